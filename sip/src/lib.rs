@@ -1,1 +1,3 @@
 //! SIP and SDP without I/O.
+
+pub mod sdp;

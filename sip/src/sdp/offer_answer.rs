@@ -1,0 +1,512 @@
+//! The offer/answer model (RFC 3264) for one audio stream.
+//!
+//! Every `m=` line of an offer is repeated in the answer; the first audio line we can serve wins
+//! and the others are refused with port 0. An answer names exactly one codec, the first of the
+//! offerer's order that is ours too: the RTP clock of a source must not change within its
+//! timeline (RFC 7160 section 4), so nothing is gained by leaving the peer a choice.
+//!
+//! **Hold.** `sendonly` is answered `recvonly`, `inactive` with `inactive`; the older way, an
+//! unspecified address (`0.0.0.0` or `::`), means that the peer receives nothing and is answered
+//! the same. **Disabled.** When all audio lines of an offer have port 0 the stream is off: the
+//! answer has port 0 too, and [`Agreed`] is `Inactive` with a `remote_rtp` port of 0 and nothing
+//! to receive.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use super::format::{
+    Format, TELEPHONE_EVENT, TELEPHONE_EVENT_PAYLOAD_TYPE, TelephoneEvent, common_formats,
+    is_one_host, may_mux, ptime_ms, rtcp_address, rtpmap, telephone_event,
+};
+use super::{Attribute, Direction, Host, Media, Origin, SessionDescription};
+
+/// What we can do on an audio leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// In our order of preference, which counts when we offer.
+    pub codecs: Vec<CodecOffer>,
+    /// Whether telephone events 0 to 16 (RFC 4733) are understood.
+    pub telephone_event: bool,
+    /// Packet duration in ms that we offer, and send when the peer asks for none.
+    pub ptime_ms: u32,
+    /// Packet durations in ms that we can send; both ends multiples of 10.
+    pub ptime_range_ms: RangeInclusive<u32>,
+}
+
+/// A codec by its registered names (RFC 3551 section 6, RFC 4855).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodecOffer {
+    /// `PCMU`, `PCMA`, `G722`, `opus`, ...
+    pub name: &'static str,
+    /// RTP clock in Hz, which for G722 is 8000 although it samples at 16000.
+    pub clock_rate: u32,
+    pub channels: u8,
+    /// The number that means this codec without an `rtpmap` line.
+    pub static_payload_type: Option<u8>,
+    /// What we write after the payload type in `a=fmtp:`.
+    pub format_parameters: Option<&'static str>,
+}
+
+/// Our end of the leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    pub address: IpAddr,
+    pub rtp_port: u16,
+    pub rtcp_port: u16,
+    /// Stays the same for the dialog's life.
+    pub session_id: u64,
+    /// Must grow by one when the description differs from the last one we sent in this dialog.
+    pub version: u64,
+}
+
+/// What both sides agreed for the audio leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Which `m=` line carries the audio, from 0.
+    pub media_index: usize,
+    /// The codec we send, an index in [`Capabilities::codecs`].
+    pub codec: usize,
+    /// The payload type we write in packets we send: the peer's number.
+    pub payload_type: u8,
+    /// The payload types we accept, which are our own numbers, each with an index in
+    /// [`Capabilities::codecs`].
+    pub receive_payload_types: Vec<(u8, usize)>,
+    /// The payload type telephone events arrive with.
+    pub telephone_event: Option<u8>,
+    /// Unspecified while an old-style hold lasts and port 0 when the stream is disabled; in both
+    /// cases `direction` does not send.
+    pub remote_rtp: SocketAddr,
+    pub remote_rtcp: SocketAddr,
+    /// RTCP travels on the RTP port in both directions (RFC 5761).
+    pub rtcp_mux: bool,
+    /// Duration of the packets we send in ms, a multiple of 10.
+    pub ptime_ms: u32,
+    /// From our side.
+    pub direction: Direction,
+    /// The peer does not listen: on hold, inactive or disabled.
+    pub held: bool,
+}
+
+/// Why no audio leg can be had. The offerer is told with 488 and a Warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No audio line, or in an answer none left open.
+    NoAudio,
+    NoCommonCodec,
+    /// No address, a host name, a multicast address, or the other address family.
+    UnusableAddress,
+    /// Neither RTP/AVP nor RTP/AVPF.
+    UnsupportedProtocol,
+}
+
+impl Refusal {
+    /// The warn-code of RFC 3261 section 20.43; `Display` gives the warn-text.
+    pub const fn warning_code(self) -> u16 {
+        match self {
+            Self::NoAudio => 304,
+            Self::NoCommonCodec => 305,
+            Self::UnusableAddress => 301,
+            Self::UnsupportedProtocol => 302,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoAudio => "Media type not available: no audio stream",
+            Self::NoCommonCodec => "Incompatible media format: no common audio codec",
+            Self::UnusableAddress => "Incompatible network address formats: no usable address",
+            Self::UnsupportedProtocol => {
+                "Incompatible transport protocol: only RTP/AVP and RTP/AVPF"
+            }
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Answers an offer, as the module head says.
+///
+/// # Errors
+/// What is wrong with the first audio line that is not disabled; the call is to be refused.
+pub fn answer(
+    offer: &SessionDescription,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<(SessionDescription, Agreed), Refusal> {
+    let choice = choose_media(offer, capabilities, local)?;
+    let media = offer.media.iter().enumerate().map(|(index, offered)| {
+        match index == choice.agreed.media_index && offered.port != 0 {
+            true => accepted(offered, &choice, capabilities, local),
+            false => refused(offered),
+        }
+    });
+    let answer = describe(local, offer.times.clone(), media.collect());
+    Ok((answer, choice.agreed))
+}
+
+/// Makes the offer for a new leg: one audio line with all our codecs. A codec that finds no
+/// dynamic payload type left is not offered.
+pub fn offer(capabilities: &Capabilities, local: &Local) -> SessionDescription {
+    let mut dynamic =
+        DYNAMIC_PAYLOAD_TYPES.filter(|number| *number != TELEPHONE_EVENT_PAYLOAD_TYPE);
+    let mut formats = Vec::new();
+    let mut attributes = Vec::new();
+    for codec in &capabilities.codecs {
+        let number = codec.static_payload_type.or_else(|| dynamic.next());
+        if let Some(number) = number {
+            formats.push(number.to_string());
+            push_codec(&mut attributes, number, codec);
+        }
+    }
+    if capabilities.telephone_event {
+        formats.push(TELEPHONE_EVENT_PAYLOAD_TYPE.to_string());
+        push_telephone_event(&mut attributes, &TelephoneEvent::offered());
+    }
+    attributes.push(Attribute::new("ptime", capabilities.ptime_ms));
+    push_rtcp(&mut attributes, local);
+    attributes.push(Attribute::flag("rtcp-mux"));
+    let media = Media {
+        kind: "audio".to_owned(),
+        port: local.rtp_port,
+        port_count: 1,
+        protocol: "RTP/AVP".to_owned(),
+        formats,
+        connection: None,
+        direction: Some(Direction::SendRecv),
+        attributes,
+    };
+    describe(local, vec![(0, 0)], vec![media])
+}
+
+/// What an answer to an offer of ours amounts to. `offer` is the description as it was sent.
+///
+/// # Errors
+/// The answer leaves no usable audio: a new dialog is to be ended, an old one stays as it was.
+pub fn accept_answer(
+    offer: &SessionDescription,
+    answer: &SessionDescription,
+    capabilities: &Capabilities,
+) -> Result<Agreed, Refusal> {
+    let is_open = |media: &Media| is_audio(media) && media.port != 0;
+    let media_index = offer.media.iter().position(is_open);
+    let media_index = media_index.ok_or(Refusal::NoAudio)?;
+    let offered = &offer.media[media_index];
+    let answered = answer.media.get(media_index).filter(|media| is_open(media));
+    let answered = answered.ok_or(Refusal::NoAudio)?;
+    if !is_plain_rtp(answered) {
+        return Err(Refusal::UnsupportedProtocol);
+    }
+
+    // RFC 3264 section 6.1: the two sides may number the same format differently, and each sends
+    // with the other's number.
+    let ours: Vec<Format> = common_formats(offered, None, capabilities).collect();
+    let theirs: Vec<Format> = common_formats(answered, Some(offered), capabilities)
+        .filter(|format| ours.iter().any(|our| our.codec == format.codec))
+        .collect();
+    let chosen = *theirs.first().ok_or(Refusal::NoCommonCodec)?;
+    let receive_payload_types = ours
+        .iter()
+        .filter(|our| theirs.iter().any(|format| format.codec == our.codec))
+        .map(|our| (our.payload_type, our.codec))
+        .collect();
+    let codec = &capabilities.codecs[chosen.codec];
+    let event = telephone_event(answered, Some(offered), codec)
+        .and_then(|_| telephone_event(offered, None, codec))
+        .filter(|_| capabilities.telephone_event);
+
+    let Some(Host::Ip(our_address)) = offer.connection_of(offered) else {
+        return Err(Refusal::UnusableAddress);
+    };
+    let remote = Remote::new(answer, answered, *our_address)?;
+    let rtcp_mux = [offered, answered]
+        .iter()
+        .all(|media| media.attribute("rtcp-mux").is_some());
+    let direction = remote.direction.reversed();
+    let direction = direction.and(offer.direction_of(offered));
+    Ok(Agreed {
+        media_index,
+        codec: chosen.codec,
+        payload_type: chosen.payload_type,
+        receive_payload_types,
+        telephone_event: event.map(|event| event.payload_type),
+        remote_rtp: remote.rtp,
+        remote_rtcp: remote.rtcp(answered, rtcp_mux),
+        rtcp_mux,
+        ptime_ms: ptime_ms(answered, capabilities),
+        direction,
+        held: !remote.direction.receives(),
+    })
+}
+
+/// RFC 3551 section 6; codecs without a static number get these in turn.
+const DYNAMIC_PAYLOAD_TYPES: RangeInclusive<u8> = 96..=127;
+
+/// The outcome for an offer, with what its answer needs beside it.
+struct Choice {
+    agreed: Agreed,
+    telephone_event: Option<TelephoneEvent>,
+}
+
+fn choose_media(
+    offer: &SessionDescription,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<Choice, Refusal> {
+    let mut disabled = None;
+    let mut refusal = None;
+    for (index, media) in offer.media.iter().enumerate() {
+        if !is_audio(media) {
+            continue;
+        }
+        if media.port == 0 {
+            disabled.get_or_insert(index);
+            continue;
+        }
+        match choose_formats(offer, index, capabilities, local) {
+            Ok(choice) => return Ok(choice),
+            Err(reason) => {
+                refusal.get_or_insert(reason);
+            }
+        }
+    }
+    match (refusal, disabled) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Some(index)) => choose_nothing(offer, index, capabilities, local),
+        (None, None) => Err(Refusal::NoAudio),
+    }
+}
+
+fn choose_formats(
+    offer: &SessionDescription,
+    media_index: usize,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<Choice, Refusal> {
+    let media = &offer.media[media_index];
+    if !is_plain_rtp(media) {
+        return Err(Refusal::UnsupportedProtocol);
+    }
+    let format = common_formats(media, None, capabilities).next();
+    let format = format.ok_or(Refusal::NoCommonCodec)?;
+    let remote = Remote::new(offer, media, local.address)?;
+    let telephone_event = telephone_event(media, None, &capabilities.codecs[format.codec])
+        .filter(|_| capabilities.telephone_event);
+    let event_payload_type = telephone_event.as_ref().map(|event| event.payload_type);
+    let rtcp_mux = media.attribute("rtcp-mux").is_some()
+        && may_mux([format.payload_type].into_iter().chain(event_payload_type));
+    let agreed = Agreed {
+        media_index,
+        codec: format.codec,
+        payload_type: format.payload_type,
+        receive_payload_types: vec![(format.payload_type, format.codec)],
+        telephone_event: event_payload_type,
+        remote_rtp: remote.rtp,
+        remote_rtcp: remote.rtcp(media, rtcp_mux),
+        rtcp_mux,
+        ptime_ms: ptime_ms(media, capabilities),
+        direction: remote.direction.reversed(),
+        held: !remote.direction.receives(),
+    };
+    Ok(Choice {
+        agreed,
+        telephone_event,
+    })
+}
+
+/// The stream is disabled. Its line need not name a codec of ours, nor an address.
+fn choose_nothing(
+    offer: &SessionDescription,
+    media_index: usize,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<Choice, Refusal> {
+    let media = &offer.media[media_index];
+    let (codec, payload_type) = match common_formats(media, None, capabilities).next() {
+        Some(format) => (format.codec, format.payload_type),
+        None => {
+            let first = capabilities.codecs.first().ok_or(Refusal::NoCommonCodec)?;
+            let number = first.static_payload_type;
+            (0, number.unwrap_or(*DYNAMIC_PAYLOAD_TYPES.start()))
+        }
+    };
+    let nowhere = SocketAddr::new(unspecified_like(local.address), 0);
+    let agreed = Agreed {
+        media_index,
+        codec,
+        payload_type,
+        receive_payload_types: Vec::new(),
+        telephone_event: None,
+        remote_rtp: nowhere,
+        remote_rtcp: nowhere,
+        rtcp_mux: false,
+        ptime_ms: ptime_ms(media, capabilities),
+        direction: Direction::Inactive,
+        held: true,
+    };
+    Ok(Choice {
+        agreed,
+        telephone_event: None,
+    })
+}
+
+fn is_audio(media: &Media) -> bool {
+    media.kind.eq_ignore_ascii_case("audio")
+}
+
+/// RTP without encryption. The feedback profile (RFC 4585) differs only in when RTCP may be sent.
+fn is_plain_rtp(media: &Media) -> bool {
+    ["RTP/AVP", "RTP/AVPF"]
+        .iter()
+        .any(|protocol| media.protocol.eq_ignore_ascii_case(protocol))
+}
+
+/// The other end of the leg, from its own description.
+struct Remote {
+    rtp: SocketAddr,
+    /// From the peer's side, with an old-style hold counted as not receiving.
+    direction: Direction,
+}
+
+impl Remote {
+    fn new(
+        description: &SessionDescription,
+        media: &Media,
+        our_address: IpAddr,
+    ) -> Result<Self, Refusal> {
+        let Some(Host::Ip(address)) = description.connection_of(media) else {
+            return Err(Refusal::UnusableAddress);
+        };
+        let direction = description.direction_of(media);
+        // RFC 3264 section 8.4: how holding was said before `sendonly` existed.
+        if address.is_unspecified() {
+            return Ok(Self {
+                rtp: SocketAddr::new(unspecified_like(our_address), media.port),
+                direction: direction.and(Direction::SendOnly),
+            });
+        }
+        let address = match our_address {
+            IpAddr::V4(_) => address.to_canonical(),
+            IpAddr::V6(_) => *address,
+        };
+        if !is_one_host(address, our_address) {
+            return Err(Refusal::UnusableAddress);
+        }
+        Ok(Self {
+            rtp: SocketAddr::new(address, media.port),
+            direction,
+        })
+    }
+
+    fn rtcp(&self, media: &Media, rtcp_mux: bool) -> SocketAddr {
+        match rtcp_mux {
+            true => self.rtp,
+            false => rtcp_address(media, self.rtp),
+        }
+    }
+}
+
+fn unspecified_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn accepted(offered: &Media, choice: &Choice, capabilities: &Capabilities, local: &Local) -> Media {
+    let agreed = &choice.agreed;
+    let mut formats = vec![agreed.payload_type.to_string()];
+    let mut attributes = Vec::new();
+    push_codec(
+        &mut attributes,
+        agreed.payload_type,
+        &capabilities.codecs[agreed.codec],
+    );
+    if let Some(event) = &choice.telephone_event {
+        formats.push(event.payload_type.to_string());
+        push_telephone_event(&mut attributes, event);
+    }
+    attributes.push(Attribute::new("ptime", agreed.ptime_ms));
+    if agreed.rtcp_mux {
+        attributes.push(Attribute::flag("rtcp-mux"));
+    } else {
+        push_rtcp(&mut attributes, local);
+    }
+    Media {
+        kind: offered.kind.clone(),
+        port: local.rtp_port,
+        port_count: 1,
+        protocol: offered.protocol.clone(),
+        formats,
+        connection: None,
+        direction: Some(agreed.direction),
+        attributes,
+    }
+}
+
+/// RFC 3264 section 6: port 0, and the formats repeated because one at least must stand there.
+fn refused(offered: &Media) -> Media {
+    Media {
+        kind: offered.kind.clone(),
+        port: 0,
+        port_count: 1,
+        protocol: offered.protocol.clone(),
+        formats: offered.formats.clone(),
+        connection: None,
+        direction: None,
+        attributes: Vec::new(),
+    }
+}
+
+fn describe(local: &Local, times: Vec<(u64, u64)>, media: Vec<Media>) -> SessionDescription {
+    SessionDescription {
+        origin: Origin {
+            username: "-".to_owned(),
+            session_id: local.session_id,
+            version: local.version,
+            address: Host::Ip(local.address),
+        },
+        session_name: "-".to_owned(),
+        connection: Some(Host::Ip(local.address)),
+        // RFC 3264 section 6: the answer's times must equal the offer's.
+        times,
+        direction: None,
+        attributes: Vec::new(),
+        media,
+    }
+}
+
+fn push_codec(attributes: &mut Vec<Attribute>, payload_type: u8, codec: &CodecOffer) {
+    attributes.push(rtpmap(payload_type, codec));
+    if let Some(parameters) = codec.format_parameters {
+        attributes.push(Attribute::new(
+            "fmtp",
+            format_args!("{payload_type} {parameters}"),
+        ));
+    }
+}
+
+fn push_telephone_event(attributes: &mut Vec<Attribute>, event: &TelephoneEvent) {
+    let TelephoneEvent {
+        payload_type,
+        clock_rate,
+        events,
+    } = event;
+    attributes.push(Attribute::new(
+        "rtpmap",
+        format_args!("{payload_type} {TELEPHONE_EVENT}/{clock_rate}"),
+    ));
+    attributes.push(Attribute::new(
+        "fmtp",
+        format_args!("{payload_type} {events}"),
+    ));
+}
+
+/// RFC 3605, needed only where RTCP is not on the next port.
+fn push_rtcp(attributes: &mut Vec<Attribute>, local: &Local) {
+    if local.rtp_port.checked_add(1) != Some(local.rtcp_port) {
+        attributes.push(Attribute::new("rtcp", local.rtcp_port));
+    }
+}

@@ -1,0 +1,302 @@
+//! Text into a [`SessionDescription`].
+//!
+//! Strict only where a wrong guess would send media to the wrong place or repeat unclean bytes to
+//! the peer: `v=`, `o=`, `c=`, `t=` and `m=` must be readable when present. All else is skipped.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::{
+    Attribute, Direction, FORMATS_MAX, Host, LINES_MAX, MEDIA_MAX, Media, Origin,
+    SessionDescription, TEXT_LEN_MAX,
+};
+
+/// Reads a description. Lines end in LF or CRLF; bytes that are not UTF-8 become `?`.
+///
+/// # Errors
+/// The first line that cannot be read, or the limit that was passed.
+pub fn parse(text: &[u8]) -> Result<SessionDescription, SdpError> {
+    if text.len() > TEXT_LEN_MAX {
+        return Err(SdpErrorKind::TooLong.at(0));
+    }
+    let text = readable(text);
+    let mut reader = Reader::default();
+    for (index, line) in text.split('\n').enumerate() {
+        let number = index + 1;
+        if number > LINES_MAX {
+            return Err(SdpErrorKind::TooManyLines.at(number));
+        }
+        let line = line.trim_end();
+        if !line.is_empty() {
+            reader.read_line(line).map_err(|kind| kind.at(number))?;
+        }
+    }
+    reader.finish()
+}
+
+/// Why a description could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SdpError {
+    /// Counted from 1; 0 when the whole text is at fault.
+    pub line: usize,
+    pub kind: SdpErrorKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SdpErrorKind {
+    /// More than [`TEXT_LEN_MAX`] bytes.
+    TooLong,
+    /// More than [`LINES_MAX`] lines.
+    TooManyLines,
+    /// More than [`MEDIA_MAX`] `m=` lines.
+    TooManyMedia,
+    /// More than [`FORMATS_MAX`] formats on an `m=` line.
+    TooManyFormats,
+    /// The first line is not `v=0`: another version, or no session description at all.
+    NotVersionZero,
+    MalformedOrigin,
+    MalformedConnection,
+    MalformedTime,
+    MalformedMedia,
+}
+
+impl SdpErrorKind {
+    const fn at(self, line: usize) -> SdpError {
+        SdpError { line, kind: self }
+    }
+
+    /// Whether a limit was passed, rather than a line unreadable.
+    pub const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::TooLong | Self::TooManyLines | Self::TooManyMedia | Self::TooManyFormats
+        )
+    }
+}
+
+impl fmt::Display for SdpErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => write!(f, "longer than {TEXT_LEN_MAX} bytes"),
+            Self::TooManyLines => write!(f, "more than {LINES_MAX} lines"),
+            Self::TooManyMedia => write!(f, "more than {MEDIA_MAX} media lines"),
+            Self::TooManyFormats => write!(f, "more than {FORMATS_MAX} formats on a media line"),
+            Self::NotVersionZero => f.write_str("does not start with v=0"),
+            Self::MalformedOrigin => f.write_str("o= is not user, id, version and address"),
+            Self::MalformedConnection => f.write_str("c= is not a network and address"),
+            Self::MalformedTime => f.write_str("t= is not two numbers"),
+            Self::MalformedMedia => f.write_str("m= is not media, port, protocol and formats"),
+        }
+    }
+}
+
+impl fmt::Display for SdpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "session description: {}", self.kind),
+            line => write!(f, "session description, line {line}: {}", self.kind),
+        }
+    }
+}
+
+impl std::error::Error for SdpError {}
+
+/// The text with one `?` for each run of bytes that is not UTF-8, so that it never grows.
+fn readable(text: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = str::from_utf8(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut readable = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        readable.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            readable.push('?');
+        }
+    }
+    Cow::Owned(readable)
+}
+
+#[derive(Default)]
+struct Reader {
+    version_seen: bool,
+    origin: Option<Origin>,
+    session_name: Option<String>,
+    connection: Option<Host>,
+    times: Vec<(u64, u64)>,
+    direction: Option<Direction>,
+    attributes: Vec<Attribute>,
+    media: Vec<Media>,
+}
+
+impl Reader {
+    fn read_line(&mut self, line: &str) -> Result<(), SdpErrorKind> {
+        if !self.version_seen {
+            self.version_seen = line == "v=0";
+            return match self.version_seen {
+                true => Ok(()),
+                false => Err(SdpErrorKind::NotVersionZero),
+            };
+        }
+        let Some((kind, value)) = line.split_once('=') else {
+            return Ok(());
+        };
+        match kind {
+            "o" => self.origin = Some(read_origin(value).ok_or(SdpErrorKind::MalformedOrigin)?),
+            "s" => self.session_name = Some(value.to_owned()),
+            "t" => self
+                .times
+                .push(read_time(value).ok_or(SdpErrorKind::MalformedTime)?),
+            "c" => {
+                let host = read_host(value).ok_or(SdpErrorKind::MalformedConnection)?;
+                let connection = match self.media.last_mut() {
+                    Some(media) => &mut media.connection,
+                    None => &mut self.connection,
+                };
+                // Further addresses are layers of a multicast session (RFC 8866 section 5.7).
+                connection.get_or_insert(host);
+            }
+            "m" => {
+                if self.media.len() == MEDIA_MAX {
+                    return Err(SdpErrorKind::TooManyMedia);
+                }
+                self.media.push(read_media(value)?);
+            }
+            "a" => self.read_attribute(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn read_attribute(&mut self, text: &str) {
+        let (direction, attributes) = match self.media.last_mut() {
+            Some(media) => (&mut media.direction, &mut media.attributes),
+            None => (&mut self.direction, &mut self.attributes),
+        };
+        if let Some(found) = Direction::from_name(text) {
+            *direction = Some(found);
+            return;
+        }
+        let (name, value) = match text.split_once(':') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if !name.is_empty() {
+            attributes.push(Attribute {
+                name: name.to_owned(),
+                value,
+            });
+        }
+    }
+
+    fn finish(self) -> Result<SessionDescription, SdpError> {
+        if !self.version_seen {
+            return Err(SdpErrorKind::NotVersionZero.at(0));
+        }
+        Ok(SessionDescription {
+            origin: self.origin.unwrap_or_else(unknown_origin),
+            session_name: self
+                .session_name
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "-".to_owned()),
+            connection: self.connection,
+            times: match self.times.is_empty() {
+                true => vec![(0, 0)],
+                false => self.times,
+            },
+            direction: self.direction,
+            attributes: self.attributes,
+            media: self.media,
+        })
+    }
+}
+
+/// Stands in for an absent `o=`, which no rule of RFC 3264 needs to make an answer.
+fn unknown_origin() -> Origin {
+    Origin {
+        username: "-".to_owned(),
+        session_id: 0,
+        version: 0,
+        address: Host::from_text("0.0.0.0"),
+    }
+}
+
+fn read_origin(value: &str) -> Option<Origin> {
+    let mut words = value.split_whitespace();
+    let username = words.next()?.to_owned();
+    let session_id = read_big_number(words.next()?)?;
+    let version = read_big_number(words.next()?)?;
+    let address = read_host_words(&mut words)?;
+    Some(Origin {
+        username,
+        session_id,
+        version,
+        address,
+    })
+}
+
+/// RFC 8866 section 5.2 allows any number of digits.
+fn read_big_number(word: &str) -> Option<u64> {
+    let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| word.parse().unwrap_or(u64::MAX))
+}
+
+fn read_time(value: &str) -> Option<(u64, u64)> {
+    let mut words = value.split_whitespace();
+    Some((
+        read_big_number(words.next()?)?,
+        read_big_number(words.next()?)?,
+    ))
+}
+
+pub(super) fn read_host(value: &str) -> Option<Host> {
+    read_host_words(&mut value.split_whitespace())
+}
+
+/// Reads `IN IP4 address`. The address family is taken from the address itself: phones behind
+/// translators are known to write `IP4` before an IPv6 address.
+fn read_host_words<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Host> {
+    let _network = words.next()?;
+    let _family = words.next()?;
+    // A multicast address may carry /ttl/count.
+    let address = words.next()?.split('/').next()?;
+    (!address.is_empty()).then(|| Host::from_text(address))
+}
+
+fn read_media(value: &str) -> Result<Media, SdpErrorKind> {
+    // These words are repeated in an answer, so control bytes must not pass.
+    if !value
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t')
+    {
+        return Err(SdpErrorKind::MalformedMedia);
+    }
+    let mut words = value.split_ascii_whitespace();
+    let mut word = || words.next().ok_or(SdpErrorKind::MalformedMedia);
+    let kind = word()?.to_owned();
+    let (port, port_count) = read_ports(word()?).ok_or(SdpErrorKind::MalformedMedia)?;
+    let protocol = word()?.to_owned();
+    let mut formats = Vec::new();
+    for format in words {
+        if formats.len() == FORMATS_MAX {
+            return Err(SdpErrorKind::TooManyFormats);
+        }
+        formats.push(format.to_owned());
+    }
+    Ok(Media {
+        kind,
+        port,
+        port_count,
+        protocol,
+        formats,
+        connection: None,
+        direction: None,
+        attributes: Vec::new(),
+    })
+}
+
+fn read_ports(word: &str) -> Option<(u16, u16)> {
+    match word.split_once('/') {
+        Some((port, count)) => Some((port.parse().ok()?, count.parse().ok()?)),
+        None => Some((word.parse().ok()?, 1)),
+    }
+}
