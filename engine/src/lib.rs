@@ -1,1 +1,5 @@
 //! The engine behind the binary `plenum`.
+pub mod admin;
+pub mod config;
+pub mod log;
+pub mod meters;

@@ -1,0 +1,309 @@
+//! Routes, and the connections they are asked through.
+//!
+//! hyper is driven directly instead of by `axum::serve`, which offers no limit on header size, on
+//! the time headers may take, or on the number of connections.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+
+use super::{Admin, ConferenceView, Sample, Sampler, Status, flamegraph, metrics::Metrics, view};
+use crate::meters;
+
+/// Connections at a time; more wait to be accepted. A dashboard or scraper needs one or two.
+const CONNECTIONS_MAX: usize = 64;
+/// Request line and headers together, far above what any client sends.
+const HEADERS_LEN_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 64;
+/// No request has a body worth reading.
+const BODY_LEN_MAX: u64 = 1_024;
+/// Time for a client to send its headers, and to keep a connection open between requests.
+const HEADERS_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for the shards to answer: they look at their mailbox every turn, about once a millisecond.
+const SHARD_TIME_MAX: Duration = Duration::from_secs(1);
+/// How often the load is measured.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Wait after an `accept` that failed, for lack of file descriptors most likely.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    admin: Admin,
+    metrics: Arc<Metrics>,
+    sample: Arc<Mutex<Sample>>,
+}
+
+/// Samples the meters and answers requests until `shutdown` is done; open requests are then dropped.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
+    let (router, sampling) = router(admin);
+    let connections = accept(listener, router);
+    tokio::select! {
+        () = shutdown => {}
+        () = sampling => {}
+        () = connections => {}
+    }
+}
+
+/// The routes, and the endless task that measures the load for them.
+pub fn router(admin: Admin) -> (Router, impl Future<Output = ()> + use<>) {
+    let mut sampler = Sampler::new(admin.meters.clone(), admin.load.clone(), Instant::now());
+    // Sampled once now, so that there is a line for each core from the first request on.
+    let sample = Arc::new(Mutex::new(sampler.sample(Instant::now()).clone()));
+    let shared = Shared {
+        metrics: Arc::new(Metrics::new(&admin)),
+        sample: sample.clone(),
+        admin,
+    };
+    let router = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/conferences", get(conferences))
+        .route("/api/v1/conferences/{id}", get(conference))
+        .route("/api/v1/drain", post(drain))
+        .route("/debug/flamegraph", get(flamegraph))
+        .fallback(async || Failure(StatusCode::NOT_FOUND, "no such path".to_owned()))
+        .method_not_allowed_fallback(async || {
+            Failure(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has another method".to_owned(),
+            )
+        })
+        .layer(middleware::from_fn(guard))
+        .with_state(shared);
+    let sampling = async move {
+        let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval.tick().await;
+        loop {
+            interval.tick().await;
+            let next = sampler.sample(Instant::now()).clone();
+            *sample.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+    };
+    (router, sampling)
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let permit = permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "HTTP accept failed");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        connections.spawn(async move {
+            connection(stream, router).await;
+            drop(permit);
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_TIME_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADERS_LEN_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        // The client's doing: it went away, was too slow, or spoke something else.
+        tracing::debug!(%error, "HTTP connection ended");
+    }
+}
+
+/// Refuses what no handler should see.
+async fn guard(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length > BODY_LEN_MAX)
+    {
+        let reason = "no request has a body here".to_owned();
+        return Failure(StatusCode::PAYLOAD_TOO_LARGE, reason).into_response();
+    }
+    if !request.method().is_safe() && is_from_another_site(headers) {
+        let reason = "requests from pages of other sites change nothing here".to_owned();
+        return Failure(StatusCode::FORBIDDEN, reason).into_response();
+    }
+    next.run(request).await
+}
+
+/// A browser says which page sent a POST. Without this check any web page could drain a server that
+/// listens on the reader's own loopback.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &header::HeaderValue| value.to_str().unwrap_or(""))
+    };
+    let Some(origin) = text(header::ORIGIN) else {
+        return false;
+    };
+    origin.split_once("://").map(|(_, host)| host) != text(header::HOST)
+}
+
+async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    match shared.admin.state.get() {
+        meters::State::Active => (StatusCode::OK, "ready"),
+        state => (StatusCode::SERVICE_UNAVAILABLE, state.as_str()),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    (
+        [(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)],
+        shared.metrics.encode(),
+    )
+        .into_response()
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Status> {
+    let sample = shared
+        .sample
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    Json(Status::new(&shared.admin, &sample))
+}
+
+async fn conferences(State(shared): State<Shared>) -> Result<Json<Vec<ConferenceView>>, Failure> {
+    let parts = answers(shared.admin.shards.conferences()).await?;
+    Ok(Json(view::merge(parts.into_iter().flatten())))
+}
+
+async fn conference(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<ConferenceView>, Failure> {
+    let parts = answers(shared.admin.shards.conference(&id)).await?;
+    let found = view::merge(parts.into_iter().flatten()).into_iter().next();
+    found
+        .map(Json)
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no conference {id}")))
+}
+
+/// Waits for all shards together, so that one that hangs costs a second and not one each.
+async fn answers<T>(receivers: Vec<oneshot::Receiver<T>>) -> Result<Vec<T>, Failure> {
+    let all = async {
+        let mut answers = Vec::with_capacity(receivers.len());
+        for receiver in receivers {
+            answers.push(receiver.await.ok()?);
+        }
+        Some(answers)
+    };
+    tokio::time::timeout(SHARD_TIME_MAX, all)
+        .await
+        .ok()
+        .flatten()
+        .ok_or_else(|| {
+            Failure(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a shard did not answer".to_owned(),
+            )
+        })
+}
+
+#[derive(Serialize)]
+struct DrainAccepted {
+    state: &'static str,
+}
+
+async fn drain(State(shared): State<Shared>) -> (StatusCode, Json<DrainAccepted>) {
+    shared.admin.shards.drain();
+    (
+        StatusCode::ACCEPTED,
+        Json(DrainAccepted {
+            state: meters::State::Draining.as_str(),
+        }),
+    )
+}
+
+#[derive(Deserialize)]
+struct FlamegraphQuery {
+    /// Text, so that what is no number gets our answer.
+    seconds: Option<String>,
+}
+
+async fn flamegraph(query: Query<FlamegraphQuery>) -> Result<Response, Failure> {
+    let seconds = query
+        .0
+        .seconds
+        .map_or(Ok(flamegraph::SECONDS_DEFAULT), |text| text.parse());
+    let Some(seconds) = seconds
+        .ok()
+        .filter(|seconds| flamegraph::SECONDS.contains(seconds))
+    else {
+        let (low, high) = (flamegraph::SECONDS.start(), flamegraph::SECONDS.end());
+        return Err(Failure(
+            StatusCode::BAD_REQUEST,
+            format!("seconds is a whole number from {low} to {high}"),
+        ));
+    };
+    let svg = flamegraph::record(Duration::from_secs(seconds))
+        .await
+        .map_err(|error| {
+            let status = match error {
+                flamegraph::Error::Running => StatusCode::CONFLICT,
+                flamegraph::Error::Profiler(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            Failure(status, error.to_string())
+        })?;
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], Body::from(svg)).into_response())
+}
+
+/// A status with its reason as `{"error": reason}`.
+struct Failure(StatusCode, String);
+
+#[derive(Serialize)]
+struct FailureBody {
+    error: String,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(FailureBody { error: self.1 })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

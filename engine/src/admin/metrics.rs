@@ -1,0 +1,275 @@
+//! `/metrics`: every counter of every core, read when asked.
+//!
+//! One table per kind; a counter in [`CoreMeters`] that has no line here is not seen outside.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::Admin;
+use crate::meters::{CoreMeters, Meters, ServerLoad, ServerState, State};
+
+type Reader = fn(&CoreMeters) -> u64;
+
+/// Per core; the text format appends `_total`.
+const COUNTERS: [(&str, &str, Reader); 23] = [
+    (
+        "sip_received",
+        "SIP messages received, retransmissions included",
+        |core| core.sip_received.get(),
+    ),
+    (
+        "sip_sent",
+        "SIP messages sent, retransmissions included",
+        |core| core.sip_sent.get(),
+    ),
+    (
+        "sip_malformed",
+        "Datagrams on a SIP socket that were no SIP message",
+        |core| core.sip_malformed.get(),
+    ),
+    (
+        "sip_forwarded",
+        "SIP messages handed to the core that owns them",
+        |core| core.sip_forwarded.get(),
+    ),
+    ("rtp_received", "Audio RTP packets received", |core| {
+        core.rtp_received.get()
+    }),
+    ("rtp_sent", "Audio RTP packets sent", |core| {
+        core.rtp_sent.get()
+    }),
+    ("rtcp_received", "RTCP packets received", |core| {
+        core.rtcp_received.get()
+    }),
+    ("rtcp_sent", "RTCP packets sent", |core| {
+        core.rtcp_sent.get()
+    }),
+    ("video_received", "Video RTP packets received", |core| {
+        core.video_received.get()
+    }),
+    ("video_sent", "Video RTP packets sent", |core| {
+        core.video_sent.get()
+    }),
+    (
+        "rtp_discarded",
+        "Datagrams on a media port that were not used",
+        |core| core.rtp_discarded.get(),
+    ),
+    (
+        "rtp_lost",
+        "Frames a jitter buffer had nothing for",
+        |core| core.rtp_lost.get(),
+    ),
+    (
+        "rtp_late",
+        "Packets that came after the tick that needed them",
+        |core| core.rtp_late.get(),
+    ),
+    ("calls", "Calls answered", |core| core.calls_total.get()),
+    ("calls_rejected", "Calls refused", |core| {
+        core.calls_rejected.get()
+    }),
+    ("calls_redirected", "Calls sent to another server", |core| {
+        core.calls_redirected.get()
+    }),
+    (
+        "room_panics",
+        "Rooms closed because their code panicked",
+        |core| core.room_panics.get(),
+    ),
+    (
+        "media_timeouts",
+        "Calls ended because no media came",
+        |core| core.media_timeouts.get(),
+    ),
+    (
+        "busy_nanoseconds",
+        "Time in which the core's thread had work",
+        |core| core.busy_ns.get(),
+    ),
+    ("turns", "Turns of the shard's loop", |core| {
+        core.turns.get()
+    }),
+    ("ticks", "Room ticks that ran", |core| core.ticks.get()),
+    (
+        "mailbox_dropped",
+        "Messages that another shard's full mailbox refused",
+        |core| core.mailbox_dropped.get(),
+    ),
+    (
+        "send_failed",
+        "Datagrams the kernel refused to send",
+        |core| core.send_failed.get(),
+    ),
+];
+
+/// Per core.
+const GAUGES: [(&str, &str, Reader); 3] = [
+    (
+        "conferences",
+        "Conferences whose home is the core",
+        |core| core.conferences.get(),
+    ),
+    (
+        "participants",
+        "Participants whose media the core handles",
+        |core| core.participants.get(),
+    ),
+    ("ports_free", "RTP port pairs still to be had", |core| {
+        core.ports_free.get()
+    }),
+];
+
+/// The registry behind `/metrics`.
+#[derive(Debug)]
+pub(super) struct Metrics(Registry);
+
+impl Metrics {
+    pub(super) const CONTENT_TYPE: &str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    pub(super) fn new(admin: &Admin) -> Self {
+        let mut registry = Registry::with_prefix("plenum");
+        registry.register_collector(Box::new(Readings {
+            svr_id: admin.config.server.id.to_string(),
+            meters: admin.meters.clone(),
+            load: admin.load.clone(),
+            state: admin.state.clone(),
+            started: admin.started,
+        }));
+        Self(registry)
+    }
+
+    pub(super) fn encode(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.0).expect("writing to a string does not fail");
+        text
+    }
+}
+
+/// Where the numbers come from.
+#[derive(Debug)]
+struct Readings {
+    svr_id: String,
+    meters: Arc<Meters>,
+    load: Arc<ServerLoad>,
+    state: Arc<ServerState>,
+    started: Instant,
+}
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_cores(&mut encoder)?;
+        self.encode_lateness(&mut encoder)?;
+        self.encode_server(&mut encoder)
+    }
+}
+
+impl Readings {
+    fn encode_cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, read) in COUNTERS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for core in &self.meters.cores {
+                let label = [("core", core.core)];
+                metric
+                    .encode_family(&label)?
+                    .encode_counter::<NoLabelSet, _, u64>(&read(core), None)?;
+            }
+        }
+        for (name, help, read) in GAUGES {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for core in &self.meters.cores {
+                let label = [("core", core.core)];
+                metric.encode_family(&label)?.encode_gauge(&read(core))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_lateness(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long after their time the ticks began";
+        let mut metric = encoder.encode_descriptor(
+            "tick_lateness_seconds",
+            help,
+            None,
+            MetricType::Histogram,
+        )?;
+        for core in &self.meters.cores {
+            let reading = core.tick_lateness.read();
+            // The format wants the count of each bucket alone and an infinite last one.
+            let mut below = 0;
+            let mut buckets: Vec<(f64, u64)> = reading
+                .cumulative()
+                .map(|(bound_us, count)| {
+                    let alone = count - below;
+                    below = count;
+                    (bound_us as f64 / 1e6, alone)
+                })
+                .collect();
+            buckets.push((f64::MAX, reading.count() - below));
+            let label = [("core", core.core)];
+            metric
+                .encode_family(&label)?
+                .encode_histogram::<NoLabelSet>(
+                    reading.sum_us() as f64 / 1e6,
+                    reading.count(),
+                    &buckets,
+                    None,
+                )?;
+        }
+        Ok(())
+    }
+
+    fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let gauges = [
+            (
+                "load",
+                "Weighted messages and packets a second, smoothed",
+                f64::from(self.load.current()),
+            ),
+            (
+                "load_max",
+                "Load from which new calls are sent elsewhere",
+                f64::from(self.load.max()),
+            ),
+            (
+                "load_min",
+                "Load below which the server may be drained",
+                f64::from(self.load.min()),
+            ),
+            (
+                "hot_ratio",
+                "Utilisation of the busiest core",
+                self.load.hot(),
+            ),
+            (
+                "ready",
+                "1 while calls are taken",
+                f64::from(u8::from(self.state.get() == State::Active)),
+            ),
+            (
+                "uptime_seconds",
+                "Time since the start",
+                self.started.elapsed().as_secs_f64(),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&value)?;
+        }
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("svr_id", &self.svr_id),
+        ];
+        encoder
+            .encode_descriptor("build", "What is running", None, MetricType::Info)?
+            .encode_info(&labels)
+    }
+}

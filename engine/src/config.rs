@@ -1,0 +1,415 @@
+//! What the operator wrote, checked once.
+//!
+//! ```text
+//! defaults < plenum.toml < environment PLENUM_SECTION_KEY < --set section.key=value
+//!                        └────── values: one layered table ──────┘ ──parse──> Config
+//! ```
+//!
+//! A [`Config`] cannot be wrong: every field has been parsed into a type that admits only what the
+//! server can do, so nothing behind it checks again. What this version cannot do (TLS, clusters) is
+//! an error that says so, never silently ignored. Every key, its default and its reason stand in
+//! `example.toml`.
+
+mod parse;
+mod values;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use cfw::SvrId;
+pub use parse::{
+    Advertise, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen, SipTransport,
+};
+use values::Values;
+
+/// What one core is trusted with when `load.max` is 0, in units (packets and messages) a second.
+/// Forwarding a packet pair costs about 4.2 µs, so 85 % of a core carries 200,000 of them a second;
+/// the rest is for bursts and signalling.
+pub const LOAD_PER_CORE: u32 = 200_000;
+
+/// Most talkers a mix can hold: above this nobody understands a word, and the mixing tables are
+/// sized by it.
+pub const TALKERS_MAX: u64 = 64;
+/// Longest that a caller may be left ringing.
+const ANSWER_AFTER_MS_MAX: u64 = 60_000;
+/// Deepest jitter buffer: beyond 200 ms a conversation is walkie-talkie.
+const JITTER_MS_MAX: u64 = 200;
+/// Longest of the waits given in seconds: a day.
+const SECONDS_MAX: u64 = 86_400;
+
+/// Everything the operator can choose. Field by field as in `example.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub sip: SipConfig,
+    pub rtp: RtpConfig,
+    pub load: LoadConfig,
+    pub cluster: ClusterConfig,
+    pub rooms: RoomsConfig,
+    pub http: HttpConfig,
+    pub log: LogConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    pub id: SvrId,
+    /// Processors that get a shard: at least one, rising, all of them usable by this process.
+    pub cores: Vec<usize>,
+    /// How long a draining server lets calls finish, in seconds.
+    pub drain_timeout_s: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipConfig {
+    /// At least one, none twice.
+    pub listen: Vec<SipListen>,
+    /// Put in Contact and Via instead of the listening address.
+    pub advertise: Option<Advertise>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RtpConfig {
+    pub address: IpAddr,
+    /// Put in SDP instead of `address`.
+    pub advertise: Option<IpAddr>,
+    pub ports: PortRange,
+    /// Depth of the jitter buffer in milliseconds.
+    pub jitter_ms: u32,
+    /// A call without media for this many seconds is ended; 0 = never.
+    pub timeout_s: u32,
+}
+
+/// Loads are in units: weighted messages and packets a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadConfig {
+    /// max-load, never 0: an unset one has been derived from the cores.
+    pub max: u32,
+    /// min-load, below `max`; 0 = never drain.
+    pub min: u32,
+    pub weights: Weights,
+}
+
+/// What a message or packet of each kind counts; finite and not negative.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weights {
+    pub sip: f64,
+    pub audio: f64,
+    pub video: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            sip: 1.0,
+            audio: 1.0,
+            video: 1.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Addresses whose control channel is accepted.
+    pub trusted: Vec<Network>,
+    pub redirect: Redirect,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomsConfig {
+    pub auto_create: bool,
+    /// 0 = as many as the server carries.
+    pub max_participants: u32,
+    /// 1 to [`TALKERS_MAX`].
+    pub max_talkers: u32,
+    /// How long a caller hears ringing before the room answers, in milliseconds.
+    pub answer_after_ms: u32,
+    /// Rooms that exist from the start.
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+/// Why there is no [`Config`]: one line that begins with the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `section.key`, or the file, variable or argument when it is no key.
+    pub key: String,
+    pub reason: String,
+}
+
+impl ConfigError {
+    fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads the layers, later ones winning: defaults, `file`, `environment` (all variables of the
+    /// process; others than `PLENUM_SECTION_KEY` are left alone), `sets` (`section.key=value`).
+    /// `cores_available` are the processors this process may run on.
+    ///
+    /// # Errors
+    /// The first key that is unknown or has a value the server cannot use.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        sets: &[String],
+        cores_available: &[usize],
+    ) -> Result<Self, ConfigError> {
+        let mut values = Values::default();
+        if let Some(path) = file {
+            values.add_file(path)?;
+        }
+        values.add_environment(environment)?;
+        for set in sets {
+            values.add_set(set)?;
+        }
+        Self::from_values(values, cores_available)
+    }
+
+    fn from_values(mut values: Values, cores_available: &[usize]) -> Result<Self, ConfigError> {
+        let server = ServerConfig::from_values(&mut values, cores_available)?;
+        let load = LoadConfig::from_values(&mut values, server.cores.len())?;
+        Ok(Self {
+            server,
+            sip: SipConfig::from_values(&mut values)?,
+            rtp: RtpConfig::from_values(&mut values)?,
+            load,
+            cluster: ClusterConfig::from_values(&mut values)?,
+            rooms: RoomsConfig::from_values(&mut values)?,
+            http: HttpConfig {
+                listen: values.parsed("http.listen", "127.0.0.1:8080", parse::socket_address)?,
+            },
+            log: LogConfig {
+                level: values.parsed("log.level", "info", str::parse)?,
+                format: values.parsed("log.format", "text", str::parse)?,
+            },
+        })
+    }
+
+    /// What a running server takes over from `new`, and what it cannot without a restart.
+    pub fn reload_from(&self, new: &Self) -> Reload {
+        let (taken_over, needs_restart) = self
+            .changed_keys(new)
+            .into_iter()
+            .partition(|key| RELOADABLE.iter().any(|prefix| key.starts_with(prefix)));
+        let config = Self {
+            load: new.load,
+            rooms: new.rooms.clone(),
+            log: LogConfig {
+                level: new.log.level,
+                ..self.log
+            },
+            ..self.clone()
+        };
+        Reload {
+            config,
+            taken_over,
+            needs_restart,
+        }
+    }
+
+    fn changed_keys(&self, new: &Self) -> Vec<&'static str> {
+        macro_rules! changed {
+            ($($section:ident.$key:ident),* $(,)?) => {
+                [$((concat!(stringify!($section), ".", stringify!($key)), self.$section.$key != new.$section.$key)),*]
+                    .into_iter()
+                    .filter_map(|(key, changed)| changed.then_some(key))
+                    .collect()
+            };
+        }
+        changed![
+            server.id,
+            server.cores,
+            server.drain_timeout_s,
+            sip.listen,
+            sip.advertise,
+            rtp.address,
+            rtp.advertise,
+            rtp.ports,
+            rtp.jitter_ms,
+            rtp.timeout_s,
+            load.max,
+            load.min,
+            load.weights,
+            cluster.trusted,
+            cluster.redirect,
+            rooms.auto_create,
+            rooms.max_participants,
+            rooms.max_talkers,
+            rooms.answer_after_ms,
+            rooms.names,
+            http.listen,
+            log.level,
+            log.format,
+        ]
+    }
+}
+
+/// Prefixes of the keys that a running server can change.
+const RELOADABLE: [&str; 3] = ["load.", "rooms.", "log.level"];
+
+/// The outcome of [`Config::reload_from`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// The old configuration with what can be reloaded taken from the new one.
+    pub config: Config,
+    /// Keys that changed and count from now on.
+    pub taken_over: Vec<&'static str>,
+    /// Keys that changed and stay as they were until a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl ServerConfig {
+    fn from_values(values: &mut Values, cores_available: &[usize]) -> Result<Self, ConfigError> {
+        Ok(Self {
+            id: values.parsed("server.id", "A", parse::svr_id)?,
+            cores: values.parsed("server.cores", "all", |text| {
+                parse::cores(text, cores_available)
+            })?,
+            drain_timeout_s: values.integer("server.drain_timeout_s", 30, 0..=SECONDS_MAX)?,
+        })
+    }
+}
+
+impl SipConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        let listen: Vec<SipListen> = values.list(
+            "sip.listen",
+            &["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"],
+            str::parse,
+        )?;
+        if listen.is_empty() {
+            return Err(ConfigError::new(
+                "sip.listen",
+                "empty: no call could ever arrive",
+            ));
+        }
+        let advertise = values.optional("sip.advertise", str::parse)?;
+        if let (None, Some(any)) = (
+            &advertise,
+            listen
+                .iter()
+                .find(|listen| listen.address.ip().is_unspecified()),
+        ) {
+            let reason = format!(
+                "needed because {any} listens on every address and cannot stand in Contact"
+            );
+            return Err(ConfigError::new("sip.advertise", reason));
+        }
+        Ok(Self { listen, advertise })
+    }
+}
+
+impl RtpConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        let address = values.parsed("rtp.address", "127.0.0.1", parse::ip_address)?;
+        let advertise = values.optional("rtp.advertise", parse::ip_address)?;
+        match advertise {
+            None if address.is_unspecified() => {
+                let reason = format!("needed because rtp.address {address} cannot stand in SDP");
+                return Err(ConfigError::new("rtp.advertise", reason));
+            }
+            Some(advertise) if advertise.is_unspecified() => {
+                return Err(ConfigError::new(
+                    "rtp.advertise",
+                    format!("{advertise} cannot stand in SDP"),
+                ));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            address,
+            advertise,
+            ports: values.parsed("rtp.ports", "16384-32767", str::parse)?,
+            jitter_ms: values.integer("rtp.jitter_ms", 20, 0..=JITTER_MS_MAX)?,
+            timeout_s: values.integer("rtp.timeout_s", 30, 0..=SECONDS_MAX)?,
+        })
+    }
+}
+
+impl LoadConfig {
+    fn from_values(values: &mut Values, cores: usize) -> Result<Self, ConfigError> {
+        let max = match values.integer("load.max", 0, 0..=u64::from(u32::MAX))? {
+            0 => LOAD_PER_CORE.saturating_mul(u32::try_from(cores).unwrap_or(u32::MAX)),
+            max => max,
+        };
+        let min = values.integer("load.min", 0, 0..=u64::from(u32::MAX))?;
+        if min >= max {
+            return Err(ConfigError::new(
+                "load.min",
+                format!("{min} is not below load.max, which is {max}"),
+            ));
+        }
+        let weights = Weights {
+            sip: values.weight("load.weights.sip", 1.0)?,
+            audio: values.weight("load.weights.audio", 1.0)?,
+            video: values.weight("load.weights.video", 1.0)?,
+        };
+        Ok(Self { max, min, weights })
+    }
+}
+
+impl ClusterConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        let peers = values.list("cluster.peers", &[], parse::peer)?;
+        let reserved = values.list("cluster.reserved", &[], parse::reserved)?;
+        for (key, given) in [
+            ("cluster.peers", peers.len()),
+            ("cluster.reserved", reserved.len()),
+        ] {
+            if given > 0 {
+                return Err(ConfigError::new(
+                    key,
+                    "clusters are not supported in this version",
+                ));
+            }
+        }
+        Ok(Self {
+            trusted: values.list("cluster.trusted", &["127.0.0.0/8", "::1"], str::parse)?,
+            redirect: values.parsed("cluster.redirect", "302", str::parse)?,
+        })
+    }
+}
+
+impl RoomsConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            auto_create: values.boolean("rooms.auto_create", true)?,
+            max_participants: values.integer(
+                "rooms.max_participants",
+                0,
+                0..=u64::from(u32::MAX),
+            )?,
+            max_talkers: values.integer("rooms.max_talkers", 8, 1..=TALKERS_MAX)?,
+            answer_after_ms: values.integer("rooms.answer_after_ms", 0, 0..=ANSWER_AFTER_MS_MAX)?,
+            names: values.list("rooms.names", &[], parse::room_name)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! What each core counts, and the server's load that follows from it.
+//!
+//! ```text
+//! shard 0 ──add──> CoreMeters 0 ─┐
+//! shard 1 ──add──> CoreMeters 1 ─┼─ read once a second ─> admin::Sampler ─set─> ServerLoad ─> admission
+//! shard n ──add──> CoreMeters n ─┘                     └─ read on request ─> /metrics, /api/v1/status
+//! ```
+//!
+//! A [`CoreMeters`] belongs to one shard: only that thread writes it, anyone reads it. So a count is
+//! a plain load, add and store, never a locked instruction, and the line stays in the writer's cache.
+//!
+//! Not here: rates, which need two readings ([`admin::sampler`](crate::admin::sampler)), and the
+//! decision what a full server does with a call.
+
+mod lateness;
+mod load;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use lateness::{Lateness, LatenessReading};
+pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
+
+/// A number that only grows, written by one thread.
+///
+/// `add` from two threads loses counts: that is the price of not paying for a locked instruction
+/// on every packet.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, n: u64) {
+        // Relaxed: no other memory is published by a count.
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that rises and falls, written by one thread.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one core.
+///
+/// Aligned to two cache lines: the adjacent-line prefetcher of x86 fetches pairs, so 64 would let
+/// two cores still share traffic.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreMeters {
+    /// The processor's number, as the operating system counts it.
+    pub core: usize,
+
+    /// SIP messages taken from a socket by this core, retransmissions included.
+    pub sip_received: Counter,
+    /// SIP messages given to a socket by this core, retransmissions included.
+    pub sip_sent: Counter,
+    /// Datagrams on a SIP socket that were no SIP message.
+    pub sip_malformed: Counter,
+    /// SIP messages received here and handed to the shard that owns them.
+    pub sip_forwarded: Counter,
+
+    /// Audio RTP packets; video and RTCP have their own counters.
+    pub rtp_received: Counter,
+    pub rtp_sent: Counter,
+    pub rtcp_received: Counter,
+    pub rtcp_sent: Counter,
+    pub video_received: Counter,
+    pub video_sent: Counter,
+    /// Datagrams on a media port that were not used: malformed, from a stranger, unknown payload type.
+    pub rtp_discarded: Counter,
+    /// Frames a jitter buffer had nothing for when the tick asked.
+    pub rtp_lost: Counter,
+    /// Packets that came after the tick that needed them.
+    pub rtp_late: Counter,
+
+    /// Conferences whose home is this core.
+    pub conferences: Gauge,
+    /// Participants whose media this core handles.
+    pub participants: Gauge,
+
+    /// Calls answered since the start.
+    pub calls_total: Counter,
+    /// Calls refused with a final response that is no redirect.
+    pub calls_rejected: Counter,
+    /// Calls sent elsewhere with 302.
+    pub calls_redirected: Counter,
+    /// Rooms closed because their code panicked.
+    pub room_panics: Counter,
+    /// Calls ended because no media came.
+    pub media_timeouts: Counter,
+    /// RTP port pairs still to be had.
+    pub ports_free: Gauge,
+
+    /// Nanoseconds in which this core's thread had work; the rest of the wall clock it waited.
+    pub busy_ns: Counter,
+    /// Turns of the shard's loop: harvest, tick, flush.
+    pub turns: Counter,
+    /// Room ticks that ran.
+    pub ticks: Counter,
+    /// How long after their time the ticks began.
+    pub tick_lateness: Lateness,
+    /// Messages to another shard that its full mailbox refused.
+    pub mailbox_dropped: Counter,
+    /// Datagrams the kernel refused to send.
+    pub send_failed: Counter,
+}
+
+/// The counters of every core of this server.
+#[derive(Debug)]
+pub struct Meters {
+    /// In the order of the shards.
+    pub cores: Box<[CoreMeters]>,
+}
+
+impl Meters {
+    /// All counters at zero, for the shards on these processors.
+    pub fn new(cores: &[usize]) -> Self {
+        Self {
+            cores: cores
+                .iter()
+                .map(|&core| CoreMeters {
+                    core,
+                    ..CoreMeters::default()
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_writer_and_many_readers_see_every_count() {
+        let meters = Meters::new(&[0, 3]);
+        assert_eq!(meters.cores[1].core, 3);
+        std::thread::scope(|scope| {
+            for core in &meters.cores {
+                scope.spawn(move || (0..10_000).for_each(|_| core.rtp_received.add(2)));
+            }
+        });
+        assert!(
+            meters
+                .cores
+                .iter()
+                .all(|core| core.rtp_received.get() == 20_000)
+        );
+    }
+
+    #[test]
+    fn cores_share_no_cache_line() {
+        assert_eq!(align_of::<CoreMeters>(), 128);
+        assert_eq!(size_of::<CoreMeters>() % 128, 0);
+    }
+}

@@ -1,0 +1,242 @@
+//! The server's load and state as every thread sees them.
+//!
+//! The admin thread writes the load once a second, shards read it for each call they are asked to
+//! take. All numbers are hints a second old, so each is its own relaxed atomic and a reader may see
+//! one of them a moment before the other.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::config::{LoadConfig, Weights};
+
+/// Above this share of max-load even a caller who was sent here is refused: redirects already
+/// under way may overshoot max-load, but not without end.
+pub const HARD_CAP_FACTOR: f64 = 1.2;
+
+/// A full server takes calls again below this share of max-load, so that it does not change its
+/// mind with every call.
+const FULL_CLEARS_FACTOR: f64 = 0.9;
+
+/// The load of this server and its limits, in load units (weighted packets and messages a second).
+#[derive(Debug)]
+pub struct ServerLoad {
+    current: AtomicU32,
+    max: AtomicU32,
+    min: AtomicU32,
+    hot: AtomicF64,
+    full: AtomicBool,
+    weight_sip: AtomicF64,
+    weight_audio: AtomicF64,
+    weight_video: AtomicF64,
+}
+
+impl ServerLoad {
+    /// Load zero, with these limits and weights.
+    pub fn new(config: &LoadConfig) -> Self {
+        let load = Self {
+            current: AtomicU32::new(0),
+            max: AtomicU32::new(0),
+            min: AtomicU32::new(0),
+            hot: AtomicF64::default(),
+            full: AtomicBool::new(false),
+            weight_sip: AtomicF64::default(),
+            weight_audio: AtomicF64::default(),
+            weight_video: AtomicF64::default(),
+        };
+        load.configure(config);
+        load
+    }
+
+    /// Takes over new limits and weights, at the start and when the configuration is reloaded.
+    pub fn configure(&self, config: &LoadConfig) {
+        self.max.store(config.max, Ordering::Relaxed);
+        self.min.store(config.min, Ordering::Relaxed);
+        self.weight_sip.store(config.weights.sip);
+        self.weight_audio.store(config.weights.audio);
+        self.weight_video.store(config.weights.video);
+        self.update(self.current(), self.hot());
+    }
+
+    /// Takes over what was measured; `hot` is the busiest core's utilisation, 0 to 1.
+    pub fn update(&self, current: u32, hot: f64) {
+        self.current.store(current, Ordering::Relaxed);
+        self.hot.store(hot);
+        let max = f64::from(self.max());
+        let limit = if self.is_full() {
+            max * FULL_CLEARS_FACTOR
+        } else {
+            max
+        };
+        self.full
+            .store(f64::from(current) >= limit, Ordering::Relaxed);
+    }
+
+    pub fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// max-load: at and above it new calls are sent elsewhere. Never 0.
+    pub fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// min-load: below it the server may be drained; 0 = never.
+    pub fn min(&self) -> u32 {
+        self.min.load(Ordering::Relaxed)
+    }
+
+    /// The busiest core's utilisation, 0 to 1: a sum hides one saturated core.
+    pub fn hot(&self) -> f64 {
+        self.hot.load()
+    }
+
+    /// Whether the load reached max-load and has not yet fallen well below it.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether the load is so high that nobody is taken, redirected here or not.
+    pub fn is_over_hard_cap(&self) -> bool {
+        f64::from(self.current()) >= f64::from(self.max()) * HARD_CAP_FACTOR
+    }
+
+    pub fn weights(&self) -> Weights {
+        Weights {
+            sip: self.weight_sip.load(),
+            audio: self.weight_audio.load(),
+            video: self.weight_video.load(),
+        }
+    }
+}
+
+/// What the server is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Not yet taking calls.
+    Starting = 0,
+    Active = 1,
+    /// Taking no new calls; those there are finish up to a limit.
+    Draining = 2,
+}
+
+impl State {
+    /// The word in readiness replies and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Active => "active",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The server's state, shared between threads.
+#[derive(Debug)]
+pub struct ServerState(AtomicU8);
+
+impl Default for ServerState {
+    fn default() -> Self {
+        Self(AtomicU8::new(State::Starting as u8))
+    }
+}
+
+impl ServerState {
+    pub fn get(&self) -> State {
+        match self.0.load(Ordering::Acquire) {
+            0 => State::Starting,
+            1 => State::Active,
+            _ => State::Draining,
+        }
+    }
+
+    /// Release: who sees `Active` also sees what was made ready before.
+    pub fn set(&self, state: State) {
+        self.0.store(state as u8, Ordering::Release);
+    }
+}
+
+/// The bits of an `f64`, for lack of an atomic one in std.
+#[derive(Debug, Default)]
+struct AtomicF64(AtomicU64);
+
+impl AtomicF64 {
+    fn load(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn store(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(max: u32) -> ServerLoad {
+        ServerLoad::new(&LoadConfig {
+            max,
+            min: 50,
+            weights: Weights::default(),
+        })
+    }
+
+    #[test]
+    fn full_at_max_and_clear_only_well_below() {
+        let load = load(500);
+        let full: Vec<bool> = [499, 500, 460, 450, 449, 499]
+            .into_iter()
+            .map(|current| {
+                load.update(current, 0.5);
+                load.is_full()
+            })
+            .collect();
+        assert_eq!(full, [false, true, true, true, false, false]);
+        assert_eq!((load.current(), load.hot()), (499, 0.5));
+    }
+
+    #[test]
+    fn hard_cap_lies_a_fifth_above_max() {
+        let load = load(500);
+        load.update(599, 0.0);
+        assert!(!load.is_over_hard_cap());
+        load.update(600, 0.0);
+        assert!(load.is_over_hard_cap());
+    }
+
+    #[test]
+    fn new_limits_count_at_once() {
+        let load = load(500);
+        load.update(600, 0.9);
+        assert!(load.is_full());
+        load.configure(&LoadConfig {
+            max: 1_000,
+            min: 10,
+            weights: Weights {
+                sip: 2.0,
+                audio: 0.5,
+                video: 1.0,
+            },
+        });
+        assert!(!load.is_full());
+        assert_eq!((load.max(), load.min(), load.current()), (1_000, 10, 600));
+        assert_eq!(
+            load.weights(),
+            Weights {
+                sip: 2.0,
+                audio: 0.5,
+                video: 1.0
+            }
+        );
+    }
+
+    #[test]
+    fn states_survive_the_atomic() {
+        let state = ServerState::default();
+        assert_eq!(state.get(), State::Starting);
+        for next in [State::Active, State::Draining, State::Starting] {
+            state.set(next);
+            assert_eq!(state.get(), next);
+        }
+    }
+}
