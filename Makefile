@@ -1,0 +1,55 @@
+# What a person does with Plenum, one word each; `make` lists them.
+# Every target installs what it needs and this machine lacks (perf/setup.sh).
+
+SECONDS ?= 60
+TARGET ?= 127.0.0.1:5060
+
+.DEFAULT_GOAL := help
+.PHONY: help build run call test sipp bench flamegraph fuzz lint
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build:  ## the release binary, target/release/plenum
+	@perf/setup.sh cmake c++
+	cargo build --release -p engine
+
+run: build  ## start a server on 127.0.0.1; more arguments in ARGS="..."
+	@echo
+	@echo "call in:  any SIP phone to sip:lobby@127.0.0.1:5060, or in another terminal: make call"
+	@echo "look in:  http://127.0.0.1:8080/api/v1/status and /metrics      stop: Ctrl-C"
+	@echo
+	@cargo run --quiet --release -p engine -- serve $(ARGS)
+
+call: build  ## call the running server with a tone for ten seconds
+	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
+
+test:  ## every test, end to end with SIPp and baresip too
+	@perf/setup.sh cmake c++ sipp baresip curl
+	cargo test --workspace
+
+sipp:  ## SIPp scenarios against a running server, TARGET=host:port
+	@perf/setup.sh sipp
+	perf/sipp/run.sh $(TARGET)
+
+bench:  ## how fast: every benchmark
+	@perf/setup.sh cmake c++
+	cargo bench --workspace
+
+flamegraph:  ## where the time goes under load, into flamegraphs/
+	@perf/setup.sh cmake c++ curl
+	flamegraphs/record.sh
+
+fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
+	@perf/setup.sh c++ cargo-fuzz
+	perf/fuzz/run.sh $(SECONDS) $(FUZZ_TARGET)
+
+# The protocol crates take time and bytes as arguments and never ask the world for
+# them: .ci/sans-io/clippy.toml names the calls that would.
+lint:  ## format, clippy and documentation, warnings are errors
+	@perf/setup.sh cmake c++ rustfmt clippy
+	cargo fmt --all --check
+	cargo fmt --manifest-path perf/fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	CLIPPY_CONF_DIR=.ci/sans-io cargo clippy --lib -p sip -p cfw -p rtp -p mixer-simd -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs what a bare Debian machine lacks, and only that.
+#
+#   perf/setup.sh TOOL...
+#
+# A tool that is already on the path is left alone. The rest comes from apt-get
+# (with sudo when we are not root), rustup components and `cargo install`.
+set -euo pipefail
+
+package_of() {
+    case $1 in
+        sipp) echo sip-tester ;;
+        baresip) echo baresip-core ;;
+        c++) echo g++ ;;
+        curl | cmake | pkg-config) echo "$1" ;;
+        *) echo "setup.sh: no such tool: $1" >&2; exit 2 ;;
+    esac
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        env "$@"
+    elif command -v sudo >/dev/null; then
+        sudo env "$@"
+    else
+        echo "setup.sh: neither root nor sudo; install by hand: ${*: -1}" >&2
+        exit 1
+    fi
+}
+
+packages=()
+for tool in "$@"; do
+    case $tool in
+        rustfmt | clippy)
+            name=${tool/rustfmt/fmt}
+            cargo "$name" --version >/dev/null 2>&1 && continue
+            echo "setup: rustup component add $tool"
+            rustup component add "$tool"
+            ;;
+        cargo-fuzz)
+            command -v cargo-fuzz >/dev/null && continue
+            echo "setup: cargo install cargo-fuzz --locked"
+            cargo install cargo-fuzz --locked
+            ;;
+        *)
+            package=$(package_of "$tool")
+            command -v "$tool" >/dev/null || packages+=("$package")
+            ;;
+    esac
+done
+
+[ ${#packages[@]} -gt 0 ] || exit 0
+echo "setup: apt-get install ${packages[*]}"
+as_root DEBIAN_FRONTEND=noninteractive apt-get update -qq
+as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
