@@ -37,37 +37,28 @@ sipp_run() {
         "$@" >"$logs/$name.out" 2>&1 </dev/null
 }
 
-# A UDP port below every RTP range used here, such that port and port+2 are free.
-free_port() {
-    local port
-    for ((port = ${1:-12000}; port < 16000; port += 4)); do
-        grep -qE ":($(printf %04X "$port")|$(printf %04X $((port + 2)))) " /proc/net/udp || break
-    done
-    echo "$port"
-}
-
 # Two callers of one room, who must hear each other. SIPp sends RTP and never reads
 # it, so what the room sent them stays in the receive queue of the media socket.
 call_rtp() {
-    local port heard=1 sipp_pid
-    port=$(free_port 12000)
+    local port heard=no sipp_pid
+    port=$(../free-port.sh)
     (exec=exec; sipp_run call_rtp call_rtp.xml "$target" -m 2 -r 10 -mp "$port") &
     sipp_pid=$!
     while kill -0 "$sipp_pid" 2>/dev/null; do
         if awk -v local=":$(printf %04X "$port")\$" \
             '$2 ~ local && $5 !~ /:00000000$/ { queued = 1 } END { exit !queued }' /proc/net/udp; then
-            heard=0
+            heard=yes
         fi
         sleep 0.1
     done
     wait "$sipp_pid" || return 1
-    [ "$heard" = 0 ] || { echo "the room sent no RTP" >"$logs/call_rtp.err"; return 1; }
+    [ "$heard" = yes ] || { echo "the room sent no RTP" >"$logs/call_rtp.err"; return 1; }
 }
 
 # A redirecting server in front, so that the call arrives by way of a 302.
 redirect() {
     local port
-    port=$(free_port 14000)
+    port=$(../free-port.sh)
     (exec=exec; sipp_run uas_302 uas_302.xml "" -p "$port" -key target "$target") &
     background+=($!)
     sleep 0.5
