@@ -1,9 +1,11 @@
 //! SDP (RFC 8866) and its offer/answer model (RFC 3264), for one audio leg per dialog.
 //!
-//!     bytes ──parse──> SessionDescription ──answer(capabilities, local)──> (answer, Agreed)
-//!                                                                            │
-//!     bytes <──Display── SessionDescription <──offer(capabilities, local)    └─> the room's leg
-//!                              └──accept_answer(offer, answer)──> Agreed
+//! ```text
+//! bytes ──parse──> SessionDescription ──answer(capabilities, local)──> (answer, Agreed)
+//!                                                                           │
+//! bytes <─Display─ SessionDescription <──offer(capabilities, local)         └──> the room's leg
+//!                            └──accept_answer(answer, capabilities)──> Agreed
+//! ```
 //!
 //! Parsing is lenient where phones are known to differ (line ends, absent `s=` and `t=`, unknown
 //! lines) and bounded by the limits below; what leaves here is strict.

@@ -300,3 +300,102 @@ fn read_ports(word: &str) -> Option<(u16, u16)> {
         None => Some((word.parse().ok()?, 1)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> (usize, SdpErrorKind) {
+        let error = parse(text.as_bytes()).unwrap_err();
+        (error.line, error.kind)
+    }
+
+    #[test]
+    fn the_error_says_which_line_and_why() {
+        use SdpErrorKind::*;
+        let too_many_media = format!("v=0\n{}", "m=audio 1 RTP/AVP 0\n".repeat(MEDIA_MAX + 1));
+        let too_many_formats = format!("v=0\nm=audio 1 RTP/AVP{}", " 0".repeat(FORMATS_MAX + 1));
+        for (text, line, kind) in [
+            ("", 0, NotVersionZero),
+            ("\r\n\r\n", 0, NotVersionZero),
+            ("hello", 1, NotVersionZero),
+            ("\nv=1", 2, NotVersionZero),
+            ("v=0\no=", 2, MalformedOrigin),
+            ("v=0\no=- 1 IN IP4 1.2.3.4", 2, MalformedOrigin),
+            ("v=0\no=- a 1 IN IP4 1.2.3.4", 2, MalformedOrigin),
+            ("v=0\no=- 1 1 IN IP4", 2, MalformedOrigin),
+            ("v=0\ns=-\nc=IN IP4", 3, MalformedConnection),
+            ("v=0\ns=-\nc=IN IP4 /127", 3, MalformedConnection),
+            ("v=0\nt=0", 2, MalformedTime),
+            ("v=0\nt=now later", 2, MalformedTime),
+            ("v=0\n\nm=audio", 3, MalformedMedia),
+            ("v=0\nm=audio 70000 RTP/AVP 0", 2, MalformedMedia),
+            ("v=0\nm=audio -1 RTP/AVP 0", 2, MalformedMedia),
+            ("v=0\nm=audio 1/x RTP/AVP 0", 2, MalformedMedia),
+            ("v=0\nm=audio 1", 2, MalformedMedia),
+            ("v=0\nm=audio 1 RTP/AVP 0\0", 2, MalformedMedia),
+            ("v=0\nm=audio 1 RTP/AVP 0\r1", 2, MalformedMedia),
+            (&too_many_media, MEDIA_MAX + 2, TooManyMedia),
+            (&too_many_formats, 2, TooManyFormats),
+            (
+                &format!("v=0{}", "\n".repeat(LINES_MAX)),
+                LINES_MAX + 1,
+                TooManyLines,
+            ),
+            (&" ".repeat(TEXT_LEN_MAX + 1), 0, TooLong),
+        ] {
+            assert_eq!(error(text), (line, kind), "{text:?}");
+        }
+        assert_eq!(
+            parse(b"v=0\r\nt=0").unwrap_err().to_string(),
+            "session description, line 2: t= is not two numbers"
+        );
+    }
+
+    #[test]
+    fn the_limits_themselves_are_allowed() {
+        let formats = " 0".repeat(FORMATS_MAX);
+        let media = format!("m=audio 1 RTP/AVP{formats}\n").repeat(MEDIA_MAX);
+        let head = format!("v=0\n{media}a=x:");
+        let text = format!("{head}{}", "y".repeat(TEXT_LEN_MAX - head.len()));
+        let description = parse(text.as_bytes()).unwrap();
+        assert_eq!(description.media.len(), MEDIA_MAX);
+        assert_eq!(description.media[0].formats.len(), FORMATS_MAX);
+    }
+
+    #[test]
+    fn absent_lines_have_defaults() {
+        let description = parse(b"v=0").unwrap();
+        assert_eq!(
+            description.to_string(),
+            "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+        );
+    }
+
+    #[test]
+    fn all_line_ends_and_odd_lines_are_read() {
+        let odd = "v=0 \r\r\n\no=a 1 99999999999999999999999 IN IP4 h.example\ns=\r\nnonsense\n\
+            x=unknown\na=\na=:5\nb=AS:64\nc=IN IP4 224.2.1.1/127/3\nc=IN IP4 1.1.1.1\n\
+            a=recvonly\na=sendonly\nm=audio 6000/2  RTP/AVP\t0  8 \na=ptime:20\na=fmtp:8 x:y";
+        let plain = "v=0\r\no=a 1 18446744073709551615 IN IP4 h.example\r\ns=-\r\n\
+            c=IN IP4 224.2.1.1\r\nt=0 0\r\na=sendonly\r\nm=audio 6000/2 RTP/AVP 0 8\r\n\
+            a=ptime:20\r\na=fmtp:8 x:y\r\n";
+        assert_eq!(parse(odd.as_bytes()).unwrap().to_string(), plain);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_become_question_marks() {
+        let description = parse(b"v=0\ns=caf\xe9 \xff\xfe!\na=x:\x80").unwrap();
+        assert_eq!(description.session_name, "caf? ??!");
+        assert_eq!(description.attributes, [Attribute::new("x", "?")]);
+    }
+
+    #[test]
+    fn the_address_tells_its_own_family() {
+        let description = parse(b"v=0\nc=IN IP4 2001:db8::1").unwrap();
+        assert_eq!(
+            description.to_string().lines().nth(3),
+            Some("c=IN IP6 2001:db8::1")
+        );
+    }
+}
