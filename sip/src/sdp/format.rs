@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::offer_answer::{Capabilities, CodecOffer};
+use super::agreement::{Capabilities, CodecOffer};
 use super::parse::read_host;
 use super::{Attribute, Host, Media};
 
@@ -134,27 +134,29 @@ fn read_encoding(text: &str) -> Option<Encoding<'_>> {
     })
 }
 
-/// The telephone events of this line that we can take beside `codec`. Those with the codec's own
-/// clock go first (RFC 4733 section 2.1), else those of 8000 Hz. `fallback` as above.
+/// The clocks telephone events may have beside `codec`, the better first: its own (RFC 4733
+/// section 2.1), else 8000 Hz.
+pub(super) fn telephone_event_clock_rates(codec: &CodecOffer) -> impl Iterator<Item = u32> {
+    [codec.clock_rate, TELEPHONE_EVENT_CLOCK_RATE].into_iter()
+}
+
+/// The telephone events of this line with that clock, if we can take any. `fallback` as above.
 pub(super) fn telephone_event(
     media: &Media,
     fallback: Option<&Media>,
-    codec: &CodecOffer,
+    clock_rate: u32,
 ) -> Option<TelephoneEvent> {
-    let of_clock_rate = |clock_rate| {
-        payload_types(media).find_map(|payload_type| {
-            let encoding = encoding_or(media, fallback, payload_type)?;
-            let is_wanted = encoding.name.eq_ignore_ascii_case(TELEPHONE_EVENT)
-                && encoding.clock_rate == clock_rate;
-            let events = common_events(parameters(media, "fmtp", payload_type));
-            (is_wanted && !events.is_empty()).then_some(TelephoneEvent {
-                payload_type,
-                clock_rate,
-                events,
-            })
+    payload_types(media).find_map(|payload_type| {
+        let encoding = encoding_or(media, fallback, payload_type)?;
+        let is_wanted = encoding.name.eq_ignore_ascii_case(TELEPHONE_EVENT)
+            && encoding.clock_rate == clock_rate;
+        let events = common_events(parameters(media, "fmtp", payload_type));
+        (is_wanted && !events.is_empty()).then_some(TelephoneEvent {
+            payload_type,
+            clock_rate,
+            events,
         })
-    };
-    of_clock_rate(codec.clock_rate).or_else(|| of_clock_rate(TELEPHONE_EVENT_CLOCK_RATE))
+    })
 }
 
 /// The offered events that are ours too, as `fmtp` text: `0-15,66,70` becomes `0-15`. A list that

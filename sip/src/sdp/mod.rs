@@ -14,6 +14,7 @@
 //! video, several audio streams per dialog, and deciding when the `o=` version must grow: the
 //! caller owns the dialog and says so in [`Local`].
 
+mod agreement;
 mod format;
 pub mod fuzz;
 mod offer_answer;
@@ -25,9 +26,8 @@ mod write;
 use std::fmt;
 use std::net::IpAddr;
 
-pub use offer_answer::{
-    Agreed, Capabilities, CodecOffer, Local, Refusal, accept_answer, answer, offer,
-};
+pub use agreement::{Agreed, Capabilities, CodecOffer, Local, Refusal};
+pub use offer_answer::{accept_answer, answer, offer};
 pub use parse::{SdpError, SdpErrorKind, parse};
 
 /// Longest description read, in bytes. A WebRTC offer with ten video tracks stays below 30 KiB;

@@ -2,8 +2,8 @@
 //!
 //! Every `m=` line of an offer is repeated in the answer; the first audio line we can serve wins
 //! and the others are refused with port 0. An answer names exactly one codec, the first of the
-//! offerer's order that is ours too: the RTP clock of a source must not change within its
-//! timeline (RFC 7160 section 4), so nothing is gained by leaving the peer a choice.
+//! offerer's order that is ours too. Left a choice, the peer could change codec at any packet and
+//! with it the RTP clock, for which RFC 7160 wants a new SSRC that few phones take.
 //!
 //! **Hold.** `sendonly` is answered `recvonly`, `inactive` with `inactive`; the older way, an
 //! unspecified address (`0.0.0.0` or `::`), means that the peer receives nothing and is answered
@@ -11,121 +11,16 @@
 //! answer has port 0 too, and [`Agreed`] is `Inactive` with a `remote_rtp` port of 0 and nothing
 //! to receive.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use super::agreement::{Agreed, Capabilities, CodecOffer, Local, Refusal};
 use super::format::{
     Format, TELEPHONE_EVENT, TELEPHONE_EVENT_PAYLOAD_TYPE, TelephoneEvent, common_formats,
     is_one_host, may_mux, ptime_ms, rtcp_address, rtpmap, telephone_event,
+    telephone_event_clock_rates,
 };
 use super::{Attribute, Direction, Host, Media, Origin, SessionDescription};
-
-/// What we can do on an audio leg.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// In our order of preference, which counts when we offer.
-    pub codecs: Vec<CodecOffer>,
-    /// Whether telephone events 0 to 16 (RFC 4733) are understood.
-    pub telephone_event: bool,
-    /// Packet duration in ms that we offer, and send when the peer asks for none.
-    pub ptime_ms: u32,
-    /// Packet durations in ms that we can send; both ends multiples of 10.
-    pub ptime_range_ms: RangeInclusive<u32>,
-}
-
-/// A codec by its registered names (RFC 3551 section 6, RFC 4855).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodecOffer {
-    /// `PCMU`, `PCMA`, `G722`, `opus`, ...
-    pub name: &'static str,
-    /// RTP clock in Hz, which for G722 is 8000 although it samples at 16000.
-    pub clock_rate: u32,
-    pub channels: u8,
-    /// The number that means this codec without an `rtpmap` line.
-    pub static_payload_type: Option<u8>,
-    /// What we write after the payload type in `a=fmtp:`.
-    pub format_parameters: Option<&'static str>,
-}
-
-/// Our end of the leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
-    pub address: IpAddr,
-    pub rtp_port: u16,
-    pub rtcp_port: u16,
-    /// Stays the same for the dialog's life.
-    pub session_id: u64,
-    /// Must grow by one when the description differs from the last one we sent in this dialog.
-    pub version: u64,
-}
-
-/// What both sides agreed for the audio leg.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agreed {
-    /// Which `m=` line carries the audio, from 0.
-    pub media_index: usize,
-    /// The codec we send, an index in [`Capabilities::codecs`].
-    pub codec: usize,
-    /// The payload type we write in packets we send: the peer's number.
-    pub payload_type: u8,
-    /// The payload types we accept, which are our own numbers, each with an index in
-    /// [`Capabilities::codecs`].
-    pub receive_payload_types: Vec<(u8, usize)>,
-    /// The payload type telephone events arrive with.
-    pub telephone_event: Option<u8>,
-    /// Unspecified while an old-style hold lasts and port 0 when the stream is disabled; in both
-    /// cases `direction` does not send.
-    pub remote_rtp: SocketAddr,
-    pub remote_rtcp: SocketAddr,
-    /// RTCP travels on the RTP port in both directions (RFC 5761).
-    pub rtcp_mux: bool,
-    /// Duration of the packets we send in ms, a multiple of 10.
-    pub ptime_ms: u32,
-    /// From our side.
-    pub direction: Direction,
-    /// The peer does not listen: on hold, inactive or disabled.
-    pub held: bool,
-}
-
-/// Why no audio leg can be had. The offerer is told with 488 and a Warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No audio line, or in an answer none left open.
-    NoAudio,
-    NoCommonCodec,
-    /// No address, a host name, a multicast address, or the other address family.
-    UnusableAddress,
-    /// Neither RTP/AVP nor RTP/AVPF.
-    UnsupportedProtocol,
-}
-
-impl Refusal {
-    /// The warn-code of RFC 3261 section 20.43; `Display` gives the warn-text.
-    pub const fn warning_code(self) -> u16 {
-        match self {
-            Self::NoAudio => 304,
-            Self::NoCommonCodec => 305,
-            Self::UnusableAddress => 301,
-            Self::UnsupportedProtocol => 302,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoAudio => "Media type not available: no audio stream",
-            Self::NoCommonCodec => "Incompatible media format: no common audio codec",
-            Self::UnusableAddress => "Incompatible network address formats: no usable address",
-            Self::UnsupportedProtocol => {
-                "Incompatible transport protocol: only RTP/AVP and RTP/AVPF"
-            }
-        })
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Answers an offer, as the module head says.
 ///
@@ -213,9 +108,10 @@ pub fn accept_answer(
         .map(|our| (our.payload_type, our.codec))
         .collect();
     let codec = &capabilities.codecs[chosen.codec];
-    let event = telephone_event(answered, Some(offered), codec)
-        .and_then(|_| telephone_event(offered, None, codec))
-        .filter(|_| capabilities.telephone_event);
+    let event = telephone_event_clock_rates(codec)
+        .filter(|_| capabilities.telephone_event)
+        .filter(|clock_rate| telephone_event(answered, Some(offered), *clock_rate).is_some())
+        .find_map(|clock_rate| telephone_event(offered, None, clock_rate));
 
     let Some(Host::Ip(our_address)) = offer.connection_of(offered) else {
         return Err(Refusal::UnusableAddress);
@@ -292,8 +188,9 @@ fn choose_formats(
     let format = common_formats(media, None, capabilities).next();
     let format = format.ok_or(Refusal::NoCommonCodec)?;
     let remote = Remote::new(offer, media, local.address)?;
-    let telephone_event = telephone_event(media, None, &capabilities.codecs[format.codec])
-        .filter(|_| capabilities.telephone_event);
+    let telephone_event = telephone_event_clock_rates(&capabilities.codecs[format.codec])
+        .filter(|_| capabilities.telephone_event)
+        .find_map(|clock_rate| telephone_event(media, None, clock_rate));
     let event_payload_type = telephone_event.as_ref().map(|event| event.payload_type);
     let rtcp_mux = media.attribute("rtcp-mux").is_some()
         && may_mux([format.payload_type].into_iter().chain(event_payload_type));

@@ -164,6 +164,26 @@ fn a_codec_we_did_not_offer_is_not_accepted() {
 }
 
 #[test]
+fn events_of_the_codec_s_own_clock_go_first() {
+    let offer = description(
+        "c=IN IP4 192.0.2.1
+        m=audio 0 RTP/AVP 0
+        m=audio 16384 RTP/AVP 96 0 100 101
+        a=rtpmap:96 opus/48000/2
+        a=rtpmap:100 telephone-event/48000
+        a=rtpmap:101 telephone-event/8000",
+    );
+    for (formats, event) in [("96 100 101", 100), ("0 100 101", 101), ("96 101", 101)] {
+        let answer = description(&format!(
+            "c=IN IP4 203.0.113.7\nm=audio 0 RTP/AVP 0\nm=audio 8000 RTP/AVP {formats}"
+        ));
+        let agreed = accept_answer(&offer, &answer, &capabilities()).unwrap();
+        assert_eq!(agreed.media_index, 1);
+        assert_eq!(agreed.telephone_event, Some(event), "{formats}");
+    }
+}
+
+#[test]
 fn two_of_us_agree() {
     let caller = local();
     let callee = Local {

@@ -61,7 +61,7 @@ fn media() -> impl Strategy<Value = Media> {
         (
             kind,
             any::<u16>(),
-            prop_oneof![4 => Just(1), 1 => any::<u16>()],
+            prop_oneof![4 => Just(1), 1 => Just(0), 1 => any::<u16>()],
             protocol,
         ),
         prop::collection::vec(format, 0..8),
