@@ -200,13 +200,8 @@ impl Config {
             load,
             cluster: ClusterConfig::from_values(&mut values)?,
             rooms: RoomsConfig::from_values(&mut values)?,
-            http: HttpConfig {
-                listen: values.parsed("http.listen", "127.0.0.1:8080", parse::socket_address)?,
-            },
-            log: LogConfig {
-                level: values.parsed("log.level", "info", str::parse)?,
-                format: values.parsed("log.format", "text", str::parse)?,
-            },
+            http: HttpConfig::from_values(&mut values)?,
+            log: LogConfig::from_values(&mut values)?,
         })
     }
 
@@ -407,6 +402,23 @@ impl RoomsConfig {
             max_talkers: values.integer("rooms.max_talkers", 8, 1..=TALKERS_MAX)?,
             answer_after_ms: values.integer("rooms.answer_after_ms", 0, 0..=ANSWER_AFTER_MS_MAX)?,
             names: values.list("rooms.names", &[], parse::room_name)?,
+        })
+    }
+}
+
+impl HttpConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            listen: values.parsed("http.listen", "127.0.0.1:8080", parse::socket_address)?,
+        })
+    }
+}
+
+impl LogConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            level: values.parsed("log.level", "info", str::parse)?,
+            format: values.parsed("log.format", "text", str::parse)?,
         })
     }
 }

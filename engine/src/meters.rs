@@ -116,7 +116,7 @@ pub struct CoreMeters {
     pub ticks: Counter,
     /// How long after their time the ticks began.
     pub tick_lateness: Lateness,
-    /// Messages to another shard that its full mailbox refused.
+    /// SIP messages dropped because a queue was full: this shard's own, or another's mailbox.
     pub mailbox_dropped: Counter,
     /// Datagrams the kernel refused to send.
     pub send_failed: Counter,

@@ -71,8 +71,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Ou
 /// The routes, and the endless task that measures the load for them.
 pub fn router(admin: Admin) -> (Router, impl Future<Output = ()> + use<>) {
     let mut sampler = Sampler::new(admin.meters.clone(), admin.load.clone(), Instant::now());
-    // Sampled once now, so that there is a line for each core from the first request on.
-    let sample = Arc::new(Mutex::new(sampler.sample(Instant::now()).clone()));
+    let sample = Arc::new(Mutex::new(sampler.latest().clone()));
     let shared = Shared {
         metrics: Arc::new(Metrics::new(&admin)),
         sample: sample.clone(),

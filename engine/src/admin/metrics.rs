@@ -17,7 +17,7 @@ use crate::meters::{CoreMeters, Meters, ServerLoad, ServerState, State};
 type Reader = fn(&CoreMeters) -> u64;
 
 /// Per core; the text format appends `_total`.
-const COUNTERS: [(&str, &str, Reader); 23] = [
+const COUNTERS: [(&str, &str, Reader); 22] = [
     (
         "sip_received",
         "SIP messages received, retransmissions included",
@@ -87,11 +87,6 @@ const COUNTERS: [(&str, &str, Reader); 23] = [
         "media_timeouts",
         "Calls ended because no media came",
         |core| core.media_timeouts.get(),
-    ),
-    (
-        "busy_nanoseconds",
-        "Time in which the core's thread had work",
-        |core| core.busy_ns.get(),
     ),
     ("turns", "Turns of the shard's loop", |core| {
         core.turns.get()
@@ -182,6 +177,16 @@ impl Readings {
                     .encode_counter::<NoLabelSet, _, u64>(&read(core), None)?;
             }
         }
+        let help = "Time in which the core's thread had work";
+        let mut metric =
+            encoder.encode_descriptor("busy_seconds", help, None, MetricType::Counter)?;
+        for core in &self.meters.cores {
+            let label = [("core", core.core)];
+            let seconds = core.busy_ns.get() as f64 / 1e9;
+            metric
+                .encode_family(&label)?
+                .encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        }
         for (name, help, read) in GAUGES {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for core in &self.meters.cores {
@@ -212,7 +217,7 @@ impl Readings {
                     (bound_us as f64 / 1e6, alone)
                 })
                 .collect();
-            buckets.push((f64::MAX, reading.count() - below));
+            buckets.push((f64::INFINITY, reading.count() - below));
             let label = [("core", core.core)];
             metric
                 .encode_family(&label)?

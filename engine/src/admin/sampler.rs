@@ -61,6 +61,11 @@ impl Sampler {
         }
     }
 
+    /// The last sample; all zero before the first.
+    pub fn latest(&self) -> &Sample {
+        &self.sample
+    }
+
     /// What happened since the last call. Without any time between them the last sample stands.
     pub fn sample(&mut self, now: Instant) -> &Sample {
         let seconds = now.saturating_duration_since(self.read_at).as_secs_f64();

@@ -1,1 +1,490 @@
+//! Every endpoint over a real loopback connection, with shards that only pretend.
 
+use std::{
+    hint::black_box,
+    io::{Read, Write},
+    net,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::SystemTime,
+};
+
+use simd_json::{OwnedValue, prelude::*};
+
+use super::*;
+use crate::{
+    admin::{AdminThread, ClusterView, CoreSample, ParticipantView, ShardQueries},
+    config::Config,
+    meters::{Meters, ServerLoad, ServerState, State},
+};
+
+/// Two shards that share one conference; the second can be told to stay silent.
+#[derive(Default)]
+struct FakeShards {
+    silent: AtomicBool,
+    drains: AtomicU32,
+    /// Questions that a silent shard holds.
+    held: Mutex<Vec<oneshot::Sender<Vec<ConferenceView>>>>,
+}
+
+impl FakeShards {
+    fn part(shard: usize) -> ConferenceView {
+        let participant = ParticipantView {
+            entity: format!("sip:user{shard}@127.0.0.1"),
+            svr_id: "A".to_owned(),
+            codec: "pcmu".to_owned(),
+            status: "connected".to_owned(),
+            muted: false,
+            talking: shard == 0,
+            level_dbov: -20,
+            joined: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+        };
+        ConferenceView {
+            id: "blue room".to_owned(),
+            uri: "sip:blue%20room@127.0.0.1:5060".to_owned(),
+            svr_id: "A".to_owned(),
+            participants: vec![participant],
+        }
+    }
+}
+
+impl ShardQueries for FakeShards {
+    fn conferences(&self) -> Vec<oneshot::Receiver<Vec<ConferenceView>>> {
+        let question = |shard| {
+            let (sender, receiver) = oneshot::channel();
+            if shard == 1 && self.silent.load(Ordering::Relaxed) {
+                self.held.lock().unwrap().push(sender);
+            } else {
+                sender.send(vec![Self::part(shard)]).unwrap();
+            }
+            receiver
+        };
+        (0..2).map(question).collect()
+    }
+
+    fn conference(&self, id: &str) -> Vec<oneshot::Receiver<Option<ConferenceView>>> {
+        let question = |shard| {
+            let (sender, receiver) = oneshot::channel();
+            // A silent shard's mailbox is full: the question is dropped.
+            if shard == 0 || !self.silent.load(Ordering::Relaxed) {
+                sender
+                    .send(Some(Self::part(shard)).filter(|part| part.id == id))
+                    .unwrap();
+            }
+            receiver
+        };
+        (0..2).map(question).collect()
+    }
+
+    fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn cluster(&self) -> ClusterView {
+        ClusterView::default()
+    }
+}
+
+struct Fixture {
+    admin: Admin,
+    shards: Arc<FakeShards>,
+    thread: AdminThread,
+}
+
+/// A server with two cores of which only the admin part is there.
+fn admin(shards: Arc<FakeShards>) -> Admin {
+    let sets = ["load.max=500".to_owned(), "load.min=50".to_owned()];
+    let config = Arc::new(Config::load(None, std::iter::empty(), &sets, &[0, 3]).unwrap());
+    Admin {
+        meters: Arc::new(Meters::new(&config.server.cores)),
+        load: Arc::new(ServerLoad::new(&config.load)),
+        state: Arc::new(ServerState::default()),
+        shards,
+        started: Instant::now(),
+        config,
+    }
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let shards = Arc::new(FakeShards::default());
+        let admin = admin(shards.clone());
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let thread = AdminThread::start(listener, admin.clone()).unwrap();
+        Self {
+            admin,
+            shards,
+            thread,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.thread.local_address())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        answer(agent().get(self.url(path)).call())
+    }
+
+    fn post(&self, path: &str) -> (u16, String) {
+        answer(agent().post(self.url(path)).send_empty())
+    }
+
+    /// Everything the server says to these bytes until it closes the connection.
+    fn raw(&self, request: &str) -> String {
+        let mut stream = net::TcpStream::connect(self.thread.local_address()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // A reset after the answer is one way to close.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .proxy(None)
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
+fn answer(response: Result<axum::http::Response<ureq::Body>, ureq::Error>) -> (u16, String) {
+    let mut response = response.unwrap();
+    (
+        response.status().as_u16(),
+        response.body_mut().read_to_string().unwrap(),
+    )
+}
+
+fn json(text: String) -> OwnedValue {
+    simd_json::to_owned_value(&mut text.into_bytes()).unwrap()
+}
+
+#[test]
+fn health_tests_nothing_and_readiness_the_state() {
+    let server = Fixture::start();
+    let mut seen = Vec::new();
+    for state in [State::Starting, State::Active, State::Draining] {
+        server.admin.state.set(state);
+        assert_eq!(server.get("/healthz"), (200, "ok".to_owned()));
+        seen.push(server.get("/readyz"));
+    }
+    assert_eq!(
+        seen,
+        [
+            (503, "starting".to_owned()),
+            (200, "ready".to_owned()),
+            (503, "draining".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn status_is_the_documented_page() {
+    // Not served, so that no sample overwrites the load.
+    let admin = admin(Arc::default());
+    admin.state.set(State::Active);
+    admin.load.update(431, 0.4301);
+    let core = &admin.meters.cores[1];
+    core.conferences.set(3);
+    core.participants.set(30);
+    let mut sample = Sample {
+        cores: vec![CoreSample::default(); 2],
+    };
+    sample.cores[1] = CoreSample {
+        load: 430.6,
+        sip_msgs_per_s: 2.0,
+        rtp_packets_per_s: 428.96,
+        busy: 0.43012,
+        tick_late_us_p99: 120,
+    };
+
+    let status = Status::new(&admin, &sample);
+    let expected = r#"{"svr_id":"A","version":"VERSION","state":"active","uptime_s":UPTIME,
+        "load":{"current":431,"max":500,"min":50,"hot":0.43},
+        "conferences":3,"participants":30,
+        "cores":[
+        {"core":0,"load":0,"sip_msgs_per_s":0.0,"rtp_packets_per_s":0.0,"busy":0.0,"conferences":0,"participants":0,"tick_late_us_p99":0},
+        {"core":3,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120}],
+        "cluster":{"servers":[],"reserved":[]}}"#;
+    let expected = expected
+        .replace("VERSION", env!("CARGO_PKG_VERSION"))
+        .replace("UPTIME", &status.uptime_s.to_string())
+        .replace("\n        ", "");
+    assert_eq!(simd_json::to_string(&status).unwrap(), expected);
+
+    admin.load.update(500, 0.9);
+    assert_eq!(Status::new(&admin, &sample).state, "full");
+    admin.state.set(State::Draining);
+    assert_eq!(Status::new(&admin, &sample).state, "draining");
+}
+
+#[test]
+fn status_is_served_with_a_line_for_each_core() {
+    let server = Fixture::start();
+    server.admin.meters.cores[1].participants.set(2);
+    let (code, text) = server.get("/api/v1/status");
+    let status = json(text);
+    assert_eq!(
+        (code, status["svr_id"].as_str(), status["state"].as_str()),
+        (200, Some("A"), Some("starting"))
+    );
+    assert_eq!(
+        (
+            status["participants"].as_u64(),
+            status["cores"][1]["core"].as_u64()
+        ),
+        (Some(2), Some(3))
+    );
+}
+
+#[test]
+fn the_load_is_measured_while_serving() {
+    let server = Fixture::start();
+    // Counted on until a sample shows it, however slow the machine is.
+    for _ in 0..600 {
+        server.admin.meters.cores[0].rtp_received.add(1_000);
+        if server.admin.load.current() > 0 {
+            let status = json(server.get("/api/v1/status").1);
+            assert!(status["cores"][0]["rtp_packets_per_s"].as_f64().unwrap() > 0.0);
+            assert_eq!(status["cores"][1]["rtp_packets_per_s"].as_f64(), Some(0.0));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no sample was taken");
+}
+
+#[test]
+fn conferences_are_put_together_from_all_shards() {
+    let server = Fixture::start();
+    let (code, text) = server.get("/api/v1/conferences");
+    assert_eq!(code, 200);
+    let one = r#"{"entity":"sip:user0@127.0.0.1","svr_id":"A","codec":"pcmu","status":"connected","muted":false,"talking":true,"level_dbov":-20,"joined":"2023-11-14T22:13:20.250Z"}"#;
+    let other = one
+        .replace("user0", "user1")
+        .replace(r#""talking":true"#, r#""talking":false"#);
+    let conference = format!(
+        r#"{{"id":"blue room","uri":"sip:blue%20room@127.0.0.1:5060","svr_id":"A","participants":[{one},{other}]}}"#
+    );
+    assert_eq!(text, format!("[{conference}]"));
+    assert_eq!(
+        server.get("/api/v1/conferences/blue%20room"),
+        (200, conference)
+    );
+    assert_eq!(
+        server.get("/api/v1/conferences/red"),
+        (404, r#"{"error":"no conference red"}"#.to_owned())
+    );
+}
+
+#[test]
+fn a_shard_that_does_not_answer_is_an_error_and_no_hang() {
+    let server = Fixture::start();
+    server.shards.silent.store(true, Ordering::Relaxed);
+    let expected = (503, r#"{"error":"a shard did not answer"}"#.to_owned());
+    assert_eq!(server.get("/api/v1/conferences"), expected);
+    assert_eq!(server.get("/api/v1/conferences/blue%20room"), expected);
+    assert_eq!(server.shards.held.lock().unwrap().len(), 1);
+    assert_eq!(server.get("/healthz").0, 200);
+}
+
+#[test]
+fn draining_is_passed_on() {
+    let server = Fixture::start();
+    assert_eq!(
+        server.post("/api/v1/drain"),
+        (202, r#"{"state":"draining"}"#.to_owned())
+    );
+    assert_eq!(server.shards.drains.load(Ordering::Relaxed), 1);
+    assert_eq!(server.get("/api/v1/drain").0, 405);
+
+    // A page of another site in the reader's browser may not.
+    let url = server.url("/api/v1/drain");
+    let from = |origin: &str| answer(agent().post(&url).header("Origin", origin).send_empty()).0;
+    assert_eq!(from("https://example.org"), 403);
+    assert_eq!(from("null"), 403);
+    assert_eq!(server.shards.drains.load(Ordering::Relaxed), 1);
+    assert_eq!(from(&server.url("")), 202);
+}
+
+#[test]
+fn metrics_are_complete_and_well_formed() {
+    let server = Fixture::start();
+    server.admin.state.set(State::Active);
+    let core = &server.admin.meters.cores[1];
+    core.rtp_received.add(7);
+    core.busy_ns.add(1_500_000_000);
+    [3, 12, 1 << 30]
+        .iter()
+        .for_each(|&us| core.tick_lateness.record_us(us));
+    core.participants.set(2);
+
+    let mut response = agent().get(server.url("/metrics")).call().unwrap();
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE.as_str()],
+        Metrics::CONTENT_TYPE
+    );
+    let text = response.body_mut().read_to_string().unwrap();
+    for line in [
+        "# TYPE plenum_rtp_received counter",
+        r#"plenum_rtp_received_total{core="0"} 0"#,
+        r#"plenum_rtp_received_total{core="3"} 7"#,
+        r#"plenum_calls_total{core="3"} 0"#,
+        r#"plenum_busy_seconds_total{core="3"} 1.5"#,
+        r#"plenum_participants{core="3"} 2"#,
+        r#"plenum_tick_lateness_seconds_count{core="3"} 3"#,
+        r#"plenum_tick_lateness_seconds_bucket{le="0.000007",core="3"} 1"#,
+        r#"plenum_tick_lateness_seconds_bucket{le="+Inf",core="3"} 3"#,
+        "plenum_load_max 500.0",
+        "plenum_ready 1.0",
+        concat!(
+            r#"plenum_build_info{version=""#,
+            env!("CARGO_PKG_VERSION"),
+            r#"",svr_id="A"} 1"#
+        ),
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} not in\n{text}"
+        );
+    }
+    check_exposition(&text);
+}
+
+/// Each sample belongs to the family announced above it and has a number; families come once.
+fn check_exposition(text: &str) {
+    assert!(text.ends_with("# EOF\n"));
+    let mut families = Vec::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["#", "EOF"] => {}
+            ["#", "HELP", name, _, ..] => {
+                assert!(
+                    name.starts_with("plenum_") && !families.contains(name),
+                    "{line}"
+                );
+                families.push(*name);
+            }
+            [
+                "#",
+                "TYPE",
+                name,
+                "counter" | "gauge" | "histogram" | "info",
+            ] => {
+                assert_eq!(families.last(), Some(name), "{line}");
+            }
+            ["#", ..] => panic!("{line}"),
+            _ => {
+                let (sample, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(sample.starts_with(families.last().unwrap()), "{line}");
+            }
+        }
+    }
+    assert!(families.len() > 30);
+}
+
+#[test]
+fn what_does_not_exist_is_json_too() {
+    let server = Fixture::start();
+    assert_eq!(
+        server.get("/nowhere"),
+        (404, r#"{"error":"no such path"}"#.to_owned())
+    );
+    assert_eq!(
+        server.post("/healthz"),
+        (
+            405,
+            r#"{"error":"this path has another method"}"#.to_owned()
+        )
+    );
+}
+
+#[test]
+fn bodies_and_headers_are_bounded() {
+    let server = Fixture::start();
+    let body = "x".repeat(2_000);
+    assert_eq!(
+        answer(agent().post(server.url("/api/v1/drain")).send(&body)).0,
+        413
+    );
+    let head = "POST /api/v1/drain HTTP/1.1\r\nHost: a\r\n";
+    let chunked = server.raw(&format!(
+        "{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
+    ));
+    assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
+    let many: String = (0..HEADERS_MAX).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let answer = server.raw(&format!("{head}{many}\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let answer = server.raw(&format!(
+        "{head}X-Long: {}\r\n\r\n",
+        "x".repeat(HEADERS_LEN_MAX)
+    ));
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(server.raw("nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert_eq!(server.shards.drains.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_flamegraph_shows_the_busy_function_and_one_is_made_at_a_time() {
+    let server = Fixture::start();
+    for seconds in ["0", "61", "-1", "x", "1.5", ""] {
+        assert_eq!(
+            server
+                .get(&format!("/debug/flamegraph?seconds={seconds}"))
+                .0,
+            400,
+            "{seconds}"
+        );
+    }
+    let done = AtomicBool::new(false);
+    let mut answers = std::thread::scope(|scope| {
+        let busy = std::thread::Builder::new().name("busy-shard".to_owned());
+        busy.spawn_scoped(scope, || count_until_done(&done))
+            .unwrap();
+        let requests = [(); 2].map(|()| scope.spawn(|| server.get("/debug/flamegraph?seconds=2")));
+        let answers = requests.map(|request| request.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+        answers
+    });
+    answers.sort();
+    let [svg, refused] = answers;
+    assert_eq!(
+        refused,
+        (
+            409,
+            r#"{"error":"a flamegraph is being recorded already"}"#.to_owned()
+        )
+    );
+    assert_eq!(svg.0, 200);
+    assert!(svg.1.contains("<svg"));
+    assert!(
+        svg.1.contains("count_until_done"),
+        "the busy function is not in the picture"
+    );
+    assert!(
+        svg.1.contains("busy-shard"),
+        "the busy thread is not in the picture"
+    );
+}
+
+#[inline(never)]
+fn count_until_done(done: &AtomicBool) {
+    let mut count = 0_u64;
+    while !done.load(Ordering::Relaxed) {
+        count = black_box(count.wrapping_mul(31).wrapping_add(1));
+    }
+}
+
+#[test]
+fn the_thread_ends_when_dropped() {
+    let server = Fixture::start();
+    let address = server.thread.local_address();
+    let open = net::TcpStream::connect(address).unwrap();
+    assert_eq!(server.get("/healthz").0, 200);
+    drop(server);
+    drop(open);
+    assert!(net::TcpListener::bind(address).is_ok() || net::TcpStream::connect(address).is_err());
+}
