@@ -26,8 +26,9 @@ pub use parse::{
 use values::Values;
 
 /// What one core is trusted with when `load.max` is 0, in units (packets and messages) a second.
-/// Forwarding a packet pair costs about 4.2 µs, so 85 % of a core carries 200,000 of them a second;
-/// the rest is for bursts and signalling.
+/// A packet in with the packet out that answers it costs about 4.2 µs, so 85 % of a core carries
+/// 200,000 such pairs, 400,000 units. Half of that is promised: codecs dearer than G.711, signalling
+/// and neighbours on the machine take their share.
 pub const LOAD_PER_CORE: u32 = 200_000;
 
 /// Most talkers a mix can hold: above this nobody understands a word, and the mixing tables are
