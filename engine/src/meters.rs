@@ -9,7 +9,7 @@
 //! A [`CoreMeters`] belongs to one shard: only that thread writes it, anyone reads it. So a count is
 //! a plain load, add and store, never a locked instruction, and the line stays in the writer's cache.
 //!
-//! Not here: rates, which need two readings ([`admin::sampler`](crate::admin::sampler)), and the
+//! Not here: rates, which need two readings ([`Sampler`](crate::admin::Sampler)), and the
 //! decision what a full server does with a call.
 
 mod lateness;

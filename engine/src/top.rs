@@ -5,7 +5,7 @@
 //!                                                            keys ──────┘
 //! ```
 //! Fetching has its own thread so that a server that hangs does not hold up the `q` key. What it
-//! looks like is in [`view`].
+//! looks like is in `view.rs`.
 
 mod view;
 
