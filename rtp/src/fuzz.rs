@@ -1,0 +1,56 @@
+//! Bodies of fuzz targets: plain functions that must not panic on any bytes. Tests run them too.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::rtcp::{self, Part, RTCP_LEN_MAX};
+use crate::{Packet, Session, SessionConfig, classify};
+
+pub fn packet(bytes: &[u8]) {
+    let _ = (classify(bytes), Packet::parse(bytes));
+}
+
+pub fn rtcp(bytes: &[u8]) {
+    for part in rtcp::parse(bytes).into_iter().flatten() {
+        if let Part::SenderReport { blocks, .. } | Part::ReceiverReport { blocks, .. } = part {
+            blocks.iter().for_each(drop);
+        }
+    }
+}
+
+/// Drives a session: each operation is an octet that says what, one that says how long after the last
+/// one, and up to 255 octets behind their count.
+pub fn session(mut bytes: &[u8]) {
+    let remote: SocketAddr = ([192, 0, 2, 1], 4_000).into();
+    let stranger: SocketAddr = ([203, 0, 113, 1], 1).into();
+    let mut now = Instant::now();
+    let config = SessionConfig {
+        ssrc: 1,
+        cname: "fuzz@example.test".to_owned(),
+        clock_rate: 8_000,
+        payload_type: 0,
+        event_payload_type: Some(101),
+        accepted_payload_types: [Some(0), Some(8), None, None],
+        remote_rtp: remote,
+        remote_rtcp: remote,
+        rtcp_mux: true,
+        jitter_depth: Duration::from_millis(20),
+        seed: 7,
+    };
+    let mut session = Session::new(now, config);
+    while let [what, wait, len, rest @ ..] = bytes {
+        let (datagram, behind) = rest.split_at(rest.len().min(usize::from(*len)));
+        bytes = behind;
+        now += Duration::from_millis(u64::from(*wait) * 4);
+        let from = if what & 0x80 == 0 { remote } else { stranger };
+        match what & 7 {
+            0..=3 => drop(session.handle_rtp(now, from, datagram)),
+            4 => drop(session.handle_rtcp(now, from, datagram)),
+            5 => drop(session.pop(now)),
+            6 => drop(session.next_header(now, 160, 160)),
+            _ => drop(session.poll_report(now, u64::from(*wait), &mut [0; RTCP_LEN_MAX])),
+        }
+    }
+    let _ = (session.stats(), session.destination(), session.rtcp_destination());
+    session.write_bye(now, 0, &mut [0; RTCP_LEN_MAX]);
+}
