@@ -1,3 +1,75 @@
-//! SIP and SDP without I/O.
+//! SIP (RFC 3261) and SDP without I/O: bytes and time go in; bytes, events and deadlines come out.
+//!
+//! ```text
+//!   bytes ─> frame ─> scan ─> message ─> transaction ─> endpoint ─> Event
+//!            (TCP)    whose?                            dialogs      │
+//!   bytes <──────────────────────────────────────────── Output <── accept, reject, bye ...
+//! ```
+//! [`Endpoint`] is the one type a caller holds: a user agent, server and client, with any number of
+//! calls. [`scan`](scan::scan) tells which of several endpoints a message belongs to. Headers are
+//! interpreted by rsip. [`sdp`] describes sessions and answers offers; the endpoint carries bodies
+//! without looking inside.
+//!
+//! Not here: sockets, clocks, threads, name resolution, registration, what a room is.
 
+#![forbid(unsafe_code)]
+
+mod endpoint;
+pub mod frame;
+pub mod fuzz;
+mod message;
+pub mod scan;
 pub mod sdp;
+mod transaction;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+pub use endpoint::{
+    CallKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite, ListenerIdentity, Output, Rejection, RequestKey,
+    TooManyCalls,
+};
+pub use scan::{Glance, scan};
+pub use transaction::Timers;
+
+/// What carries messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+impl Transport {
+    /// As Via names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// Delivers everything in order or fails as a whole.
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::Tcp)
+    }
+}
+
+/// Where a message came from or is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    pub transport: Transport,
+    pub peer: SocketAddr,
+    /// Index of the listening address it came to or leaves from.
+    pub listener: u16,
+    /// Number of the connection; 0 on UDP.
+    pub stream: u64,
+}
+
+/// A message body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Media type, such as `application/sdp`.
+    pub content_type: String,
+    pub content: Bytes,
+}

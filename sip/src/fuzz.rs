@@ -1,0 +1,68 @@
+//! Bodies of fuzz targets: plain functions that must not panic on any bytes. Tests run them too.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::frame::Framer;
+use crate::{Config, Endpoint, Event, Flow, ListenerIdentity, Output, Rejection, Transport, scan};
+
+/// One datagram: the scan, and an endpoint that answers whatever it makes of it.
+pub fn message(bytes: &[u8]) {
+    if let Ok(glance) = scan(bytes) {
+        let _ = (glance.owner(), glance.user(), glance.starts_call());
+    }
+    let mut endpoint = endpoint();
+    let now = Instant::now();
+    endpoint.handle_message(now, flow(Transport::Udp), bytes);
+    settle(&mut endpoint, now);
+    // The same again is a retransmission.
+    endpoint.handle_message(now, flow(Transport::Udp), bytes);
+    settle(&mut endpoint, now);
+    endpoint.handle_timeout(now + Duration::from_secs(64));
+    settle(&mut endpoint, now);
+}
+
+/// A stream: framing, then every message that comes out of it.
+pub fn stream(bytes: &[u8]) {
+    let mut endpoint = endpoint();
+    let now = Instant::now();
+    let mut framer = Framer::default();
+    for piece in bytes.chunks(7) {
+        framer.push(piece);
+        loop {
+            match framer.next() {
+                Ok(Some(crate::frame::Frame::Message(message))) => {
+                    endpoint.handle_message(now, flow(Transport::Tcp), &message);
+                    settle(&mut endpoint, now);
+                }
+                Ok(Some(crate::frame::Frame::Ping)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn endpoint() -> Endpoint {
+    let identity = |transport| ListenerIdentity { transport, sent_by: "192.0.2.1:5060".to_owned() };
+    Endpoint::new(Config::new(1, vec![identity(Transport::Udp), identity(Transport::Tcp)], 7))
+}
+
+fn flow(transport: Transport) -> Flow {
+    let peer: SocketAddr = ([192, 0, 2, 2], 5060).into();
+    Flow { transport, peer, listener: u16::from(transport == Transport::Tcp), stream: u64::from(transport == Transport::Tcp) }
+}
+
+fn settle(endpoint: &mut Endpoint, now: Instant) {
+    while let Some(output) = endpoint.poll_output() {
+        match output {
+            Output::Event(Event::Invite(invite)) if invite.body.is_some() => {
+                endpoint.accept(now, invite.call, "room", invite.body.unwrap_or_else(|| unreachable!("it has one")));
+            }
+            Output::Event(Event::Invite(invite)) => endpoint.reject(now, invite.call, Rejection::new(488)),
+            Output::Event(Event::Reinvite { call, .. }) => endpoint.reject(now, call, Rejection::new(488)),
+            Output::Event(Event::Options { request, .. }) => endpoint.respond_options(now, request, None),
+            Output::Event(_) | Output::Transmit { .. } => {}
+        }
+    }
+}

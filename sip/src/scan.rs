@@ -1,0 +1,311 @@
+//! A look at a message that allocates nothing: enough to tell which endpoint it belongs to.
+//!
+//! Tolerant on purpose, since what is malformed is found and answered by the endpoint: compact names,
+//! names in any case, folded lines, bare line feeds, headers in any order. Work is bounded by the
+//! header block.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Longest header block looked at: no message is longer on UDP, and frames are bounded likewise.
+const HEADERS_LEN_MAX: usize = 64 * 1024;
+
+/// Prefix of RFC 3261 branches.
+const MAGIC: &[u8] = b"z9hG4bK";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start<'a> {
+    Request { method: &'a [u8], uri: &'a [u8] },
+    Response { code: u16 },
+}
+
+/// What a look tells; parts are as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance<'a> {
+    pub start: Start<'a>,
+    pub call_id: &'a [u8],
+    pub from_tag: Option<&'a [u8]>,
+    pub to_tag: Option<&'a [u8]>,
+    /// Of the topmost Via.
+    pub branch: Option<&'a [u8]>,
+    pub cseq_method: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanError {
+    /// Neither a request line nor a status line.
+    StartLine,
+    NoCallId,
+    HeadersTooLong,
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartLine => "no start line",
+            Self::NoCallId => "no Call-ID",
+            Self::HeadersTooLong => "header block too long",
+        })
+    }
+}
+
+impl std::error::Error for ScanError {}
+
+/// Looks at a message.
+///
+/// # Errors
+/// It has no start line or no Call-ID: no SIP, or not enough of it.
+pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
+    let mut lines = Lines { rest: message, taken: 0 };
+    let start = start(lines.next().unwrap_or_default()).ok_or(ScanError::StartLine)?;
+    let mut glance = Glance { start, call_id: &[], from_tag: None, to_tag: None, branch: None, cseq_method: None };
+    let mut has_via = false;
+    for line in &mut lines {
+        if line.is_empty() {
+            break;
+        }
+        let Some(colon) = line.iter().position(|&octet| octet == b':') else { continue };
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        let is = |long: &[u8], short: u8| name.eq_ignore_ascii_case(long) || name.eq_ignore_ascii_case(&[short]);
+        match name.len() {
+            1 | 2 if is(b"To", b't') => glance.to_tag = glance.to_tag.or(parameter(value, b"tag")),
+            1 | 4 if is(b"From", b'f') => glance.from_tag = glance.from_tag.or(parameter(value, b"tag")),
+            1 | 3 if is(b"Via", b'v') && !has_via => {
+                has_via = true;
+                glance.branch = parameter(first_of_list(value), b"branch");
+            }
+            1 | 7 if is(b"Call-ID", b'i') && glance.call_id.is_empty() => glance.call_id = value,
+            4 if name.eq_ignore_ascii_case(b"CSeq") => {
+                glance.cseq_method = value.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty());
+            }
+            _ => {}
+        }
+    }
+    match glance.call_id {
+        _ if lines.taken > HEADERS_LEN_MAX => Err(ScanError::HeadersTooLong),
+        [] => Err(ScanError::NoCallId),
+        _ => Ok(glance),
+    }
+}
+
+impl Glance<'_> {
+    /// The endpoint whose tag or branch this message carries: of a request the To-tag, of a response the
+    /// branch.
+    pub fn owner(&self) -> Option<u16> {
+        match self.start {
+            Start::Request { .. } => owner_in(self.to_tag?),
+            Start::Response { .. } => owner_in(self.branch?.strip_prefix(MAGIC)?),
+        }
+    }
+
+    /// User part of the Request-URI, unescaped.
+    pub fn user(&self) -> Option<Cow<'_, str>> {
+        match self.start {
+            Start::Request { uri, .. } => user_of(str::from_utf8(uri).ok()?),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// It begins a call, or takes back one that has no dialog yet: who handles it follows from the room.
+    pub fn starts_call(&self) -> bool {
+        let Start::Request { method, .. } = self.start else { return false };
+        self.to_tag.is_none() && matches!(method, b"INVITE" | b"CANCEL" | b"ACK")
+    }
+}
+
+/// User part of a `sip:` URI, without password and parameters, unescaped.
+pub(crate) fn user_of(uri: &str) -> Option<Cow<'_, str>> {
+    let (scheme, rest) = uri.split_once(':')?;
+    if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
+        return None;
+    }
+    let user = rest.split_once('@')?.0.split([':', ';']).next()?;
+    if user.is_empty() {
+        return None;
+    }
+    unescape(user)
+}
+
+fn unescape(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(text.into());
+    }
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        octets.push(match octet {
+            b'%' => {
+                let digit = |digit: Option<u8>| char::from(digit?).to_digit(16);
+                (digit(rest.next())? * 16 + digit(rest.next())?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(octets).ok().map(Cow::Owned)
+}
+
+/// Reads the number before the first `-`.
+fn owner_in(text: &[u8]) -> Option<u16> {
+    let digits = text.split(|&octet| octet == b'-').next()?;
+    // Everything of ours has the rest as well.
+    if digits.len() > 4 || digits.len() == text.len() {
+        return None;
+    }
+    u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Lines of the header block, each with its folded continuations.
+struct Lines<'a> {
+    rest: &'a [u8],
+    taken: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() || self.taken > HEADERS_LEN_MAX {
+            return None;
+        }
+        let mut end = 0;
+        loop {
+            let Some(feed) = self.rest[end..].iter().position(|&octet| octet == b'\n') else {
+                end = self.rest.len();
+                break;
+            };
+            end += feed + 1;
+            // A line that begins with white space continues the one before (RFC 3261 §7.3.1); the empty
+            // line has none to continue.
+            let is_empty = self.rest[..end].trim_ascii().is_empty();
+            if is_empty || !matches!(self.rest.get(end), Some(b' ' | b'\t')) {
+                break;
+            }
+        }
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        self.taken += end;
+        Some(line.trim_ascii())
+    }
+}
+
+fn start(line: &[u8]) -> Option<Start<'_>> {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let first = words.next()?;
+    let second = words.next()?;
+    if first.len() > 4 && first[..4].eq_ignore_ascii_case(b"SIP/") {
+        return Some(Start::Response { code: str::from_utf8(second).ok()?.parse().ok()? });
+    }
+    let version = line.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next()?;
+    let is_sip = version.len() > 4 && version[..4].eq_ignore_ascii_case(b"SIP/");
+    is_sip.then_some(Start::Request { method: first, uri: second })
+}
+
+/// What comes before the first comma that separates values.
+fn first_of_list(value: &[u8]) -> &[u8] {
+    let mut quoted = false;
+    let end = value.iter().position(|&octet| {
+        quoted ^= octet == b'"';
+        octet == b',' && !quoted
+    });
+    &value[..end.unwrap_or(value.len())]
+}
+
+/// The value of a parameter of the header itself: behind the address, outside quotes and brackets.
+fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
+    let mut at = 0;
+    while at < value.len() {
+        match value[at] {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'<' if !quoted => bracketed = true,
+            b'>' if !quoted => bracketed = false,
+            b';' if !quoted && !bracketed => {
+                let rest = &value[at + 1..];
+                let end = rest.iter().position(|octet| matches!(octet, b';' | b',' | b'>')).unwrap_or(rest.len());
+                if let Some(equals) = rest[..end].iter().position(|&octet| octet == b'=')
+                    && rest[..equals].trim_ascii().eq_ignore_ascii_case(name)
+                {
+                    return Some(rest[equals + 1..end].trim_ascii()).filter(|value| !value.is_empty());
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const INVITE: &[u8] = b"INVITE sip:lobby;x=1:pw@h SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bK2f-abc;rport, SIP/2.0/UDP b;branch=no\r\n\
+        Via: SIP/2.0/UDP c;branch=no\r\nFROM : \"x;tag=no \\\" <\" <sip:a@b;tag=no>\r\n ;tag=yes\r\nt: sip:lobby@h;tag=1a-77\r\n\
+        i:  id@x \r\nCSeq: 1   INVITE\nMax-Forwards: 70\r\n\r\nCall-ID: body";
+
+    #[test]
+    fn a_glance_sees_through_every_way_of_writing() {
+        let glance = scan(INVITE).unwrap();
+        assert_eq!(glance.call_id, b"id@x");
+        assert_eq!(glance.from_tag, Some(b"yes".as_slice()));
+        assert_eq!(glance.to_tag, Some(b"1a-77".as_slice()));
+        assert_eq!(glance.branch, Some(b"z9hG4bK2f-abc".as_slice()));
+        assert_eq!(glance.cseq_method, Some(b"INVITE".as_slice()));
+        assert_eq!((glance.owner(), glance.starts_call()), (Some(0x1a), false));
+        assert_eq!(glance.user().as_deref(), Some("lobby"));
+    }
+
+    #[test]
+    fn a_response_is_owned_by_its_branch() {
+        let owner = |branch: &str| {
+            let text = format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch={branch}\r\nTo: <sip:a@b>;tag=7-x\r\nCall-ID: i\r\n\r\n");
+            scan(text.as_bytes()).unwrap().owner()
+        };
+        assert_eq!(owner("z9hG4bK2-00ff"), Some(2));
+        assert_eq!(owner("z9hG4bKffff-0"), Some(0xffff));
+        for foreign in ["z9hG4bK-524287-1-", "z9hG4bKabcdef", "z9hG4bK12345-1", "2-00ff", "z9hG4bKxy-1"] {
+            assert_eq!(owner(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn users_are_unescaped() {
+        assert_eq!(user_of("sip:%6cobby@h").as_deref(), Some("lobby"));
+        assert_eq!(user_of("SIP:a%20b@h").as_deref(), Some("a b"));
+        for none in ["sip:h", "tel:+1@x", "sip:@h", "sip:%zz@h", "sip:%f@h", "sip:%ff@h", "lobby"] {
+            assert_eq!(user_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sip_is_told() {
+        assert_eq!(scan(b""), Err(ScanError::StartLine));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\n\r\n"), Err(ScanError::StartLine));
+        assert_eq!(scan(b"SIP/2.0 abc\r\n\r\n"), Err(ScanError::StartLine));
+        assert_eq!(scan(b"BYE sip:a@b SIP/2.0\r\n\r\nCall-ID: x\r\n"), Err(ScanError::NoCallId));
+        let endless = [b"BYE sip:a@b SIP/2.0\r\nCall-ID: x\r\nA: ".as_slice(), &vec![b'a'; 70_000]].concat();
+        assert_eq!(scan(&endless), Err(ScanError::HeadersTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(glance) = scan(&bytes) {
+                let _ = (glance.owner(), glance.user());
+            }
+        }
+
+        #[test]
+        fn no_damage_panics(at in 0..INVITE.len(), octet in any::<u8>(), cut in 0..INVITE.len()) {
+            let mut bytes = INVITE.to_vec();
+            bytes[at] = octet;
+            if let Ok(glance) = scan(&bytes[..cut]) {
+                let _ = (glance.owner(), glance.user());
+            }
+        }
+    }
+}
