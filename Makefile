@@ -37,7 +37,7 @@ bench:  ## how fast: every benchmark
 	cargo bench --workspace
 
 flamegraph:  ## where the time goes under load, into flamegraphs/
-	@perf/setup.sh cmake c++ curl
+	@perf/setup.sh cmake c++ curl sipp
 	flamegraphs/record.sh
 
 fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
@@ -51,5 +51,5 @@ lint:  ## format, clippy and documentation, warnings are errors
 	cargo fmt --all --check
 	cargo fmt --manifest-path perf/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	CLIPPY_CONF_DIR=.ci/sans-io cargo clippy --lib -p sip -p cfw -p rtp -p mixer-simd -- -D warnings
+	CLIPPY_CONF_DIR=$(CURDIR)/.ci/sans-io cargo clippy --lib -p sip -p cfw -p rtp -p mixer-simd -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

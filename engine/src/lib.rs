@@ -1,5 +1,26 @@
-//! The engine behind the binary `plenum`.
+//! The engine behind the binary `plenum`: SIP callers meet in rooms and hear each other, one thread
+//! per core.
+//!
+//! In the order in which a call meets them: [`io`] takes datagrams in, [`shard`] finds whose they are,
+//! [`focus`] connects a SIP dialog with a room after asking [`load`], [`room`] mixes through [`codec`],
+//! and [`io`] sends. Beside them: [`config`], [`meters`], [`admin`] (HTTP), [`serve`] (start and end).
+
+#![deny(unsafe_code)]
+
 pub mod admin;
+pub mod call;
+pub mod cli;
+pub mod codec;
 pub mod config;
+pub mod focus;
+#[expect(unsafe_code, reason = "descriptors handed to glommio")]
+pub mod io;
+pub mod limits;
+pub mod load;
 pub mod log;
 pub mod meters;
+pub mod random;
+pub mod room;
+pub mod serve;
+pub mod shard;
+pub mod top;

@@ -15,7 +15,11 @@ impl Ramp {
     pub const UNITY: Self = Self::flat(1.0);
 
     pub const fn flat(gain: f32) -> Self {
-        Self { from: gain, to: gain, over: 0 }
+        Self {
+            from: gain,
+            to: gain,
+            over: 0,
+        }
     }
 
     /// Gain at sample 0 and its step from sample to sample, for the part that moves.
@@ -44,7 +48,8 @@ pub(crate) fn minus(out: &mut [i32], sum: &[i32], own: &[i16]) {
 /// The largest magnitude.
 #[inline(always)]
 pub(crate) fn peak(sum: &[i32]) -> u32 {
-    sum.iter().fold(0, |peak, &sample| peak.max(sample.unsigned_abs()))
+    sum.iter()
+        .fold(0, |peak, &sample| peak.max(sample.unsigned_abs()))
 }
 
 /// Narrows to 16 bits, saturating.
@@ -111,8 +116,14 @@ pub(crate) fn energy(samples: &[i16]) -> u64 {
     // Two squares fit in 32 unsigned bits, and pairs are what one multiply-add instruction takes.
     let (pairs, rest) = samples.as_chunks::<2>();
     let square = |sample: i16| i32::from(sample).pow(2) as u32;
-    let sum: u64 = pairs.iter().map(|&[a, b]| u64::from(square(a) + square(b))).sum();
-    sum + rest.iter().map(|&sample| u64::from(square(sample))).sum::<u64>()
+    let sum: u64 = pairs
+        .iter()
+        .map(|&[a, b]| u64::from(square(a) + square(b)))
+        .sum();
+    sum + rest
+        .iter()
+        .map(|&sample| u64::from(square(sample)))
+        .sum::<u64>()
 }
 
 // G.711. A code is a sign, a segment (3 bits) and a step within it (4 bits), inverted on the wire

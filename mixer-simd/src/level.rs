@@ -59,7 +59,9 @@ impl Level {
     pub fn choose(wanted: Option<&str>) -> Self {
         let here = || Self::ALL.iter().copied().filter(|level| level.is_here());
         let best = here().max().unwrap_or(Self::Scalar);
-        here().find(|level| wanted.is_some_and(|name| name.eq_ignore_ascii_case(level.name()))).unwrap_or(best)
+        here()
+            .find(|level| wanted.is_some_and(|name| name.eq_ignore_ascii_case(level.name())))
+            .unwrap_or(best)
     }
 }
 

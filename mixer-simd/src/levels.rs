@@ -94,19 +94,19 @@ with_kernels!(declare []);
 #[cfg(target_arch = "aarch64")]
 mod neon {
     use super::*;
-    with_kernels!(compile ["neon"]);
+    with_kernels!(compile["neon"]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::*;
-    with_kernels!(compile ["avx2"]);
+    with_kernels!(compile["avx2"]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::*;
-    with_kernels!(compile ["avx2,avx512f,avx512bw,avx512vl,avx512dq,avx512cd"]);
+    with_kernels!(compile["avx2,avx512f,avx512bw,avx512vl,avx512dq,avx512cd"]);
 }
 
 impl Kernels {

@@ -17,7 +17,10 @@
 
 mod body;
 mod level;
-#[expect(unsafe_code, reason = "calls functions compiled for a level the processor was asked about")]
+#[expect(
+    unsafe_code,
+    reason = "calls functions compiled for a level the processor was asked about"
+)]
 mod levels;
 mod limiter;
 
@@ -32,7 +35,9 @@ pub fn level_dbov(energy: u64, samples: usize) -> u8 {
     const FULL_SCALE: f64 = 32_768.0 * 32_768.0;
     let mean = energy as f64 / samples.max(1) as f64;
     // Silence has no logarithm; the clamp gives it the end of the scale.
-    (-10.0 * (mean / FULL_SCALE).log10()).round().clamp(0.0, 127.0) as u8
+    (-10.0 * (mean / FULL_SCALE).log10())
+        .round()
+        .clamp(0.0, 127.0) as u8
 }
 
 #[cfg(test)]
@@ -41,7 +46,12 @@ mod tests {
 
     #[test]
     fn levels_are_those_of_rfc_6464() {
-        let level = |amplitude: i16| level_dbov((i64::from(amplitude) * i64::from(amplitude)) as u64 * 160, 160);
+        let level = |amplitude: i16| {
+            level_dbov(
+                (i64::from(amplitude) * i64::from(amplitude)) as u64 * 160,
+                160,
+            )
+        };
         assert_eq!(level(i16::MIN), 0);
         assert_eq!(level(16_384), 6);
         assert_eq!(level(328), 40);

@@ -22,7 +22,10 @@ pub struct Limiter {
 
 impl Limiter {
     pub fn new(sample_rate: u32) -> Self {
-        Self { rate: sample_rate as f32, gain: 1.0 }
+        Self {
+            rate: sample_rate as f32,
+            gain: 1.0,
+        }
     }
 
     /// The gain for a frame of `samples` whose largest magnitude, over all mixes made of it, is `peak`.
@@ -31,11 +34,23 @@ impl Limiter {
         let from = self.gain;
         if fits < from {
             self.gain = fits;
-            return Ramp { from, to: fits, over: (self.rate * ATTACK_S) as usize };
+            return Ramp {
+                from,
+                to: fits,
+                over: (self.rate * ATTACK_S) as usize,
+            };
         }
         let released = from + samples as f32 / (self.rate * RELEASE_S);
         self.gain = released.min(fits);
-        if self.gain == from { Ramp::flat(from) } else { Ramp { from, to: self.gain, over: samples } }
+        if self.gain == from {
+            Ramp::flat(from)
+        } else {
+            Ramp {
+                from,
+                to: self.gain,
+                over: samples,
+            }
+        }
     }
 }
 
@@ -51,7 +66,11 @@ mod tests {
         sum.chunks(FRAME)
             .flat_map(|frame| {
                 let mut out = vec![0; frame.len()];
-                kernels.pack(&mut out, frame, limiter.next(kernels.peak(frame), frame.len()));
+                kernels.pack(
+                    &mut out,
+                    frame,
+                    limiter.next(kernels.peak(frame), frame.len()),
+                );
                 out
             })
             .collect()
@@ -59,7 +78,11 @@ mod tests {
 
     fn tones(voices: i32, len: usize) -> Vec<i32> {
         (0..len)
-            .map(|i| (1..=voices).map(|v| (32_767.0 * (0.05 * f64::from(v) * i as f64).sin()) as i32).sum())
+            .map(|i| {
+                (1..=voices)
+                    .map(|v| (32_767.0 * (0.05 * f64::from(v) * i as f64).sin()) as i32)
+                    .sum()
+            })
             .collect()
     }
 
@@ -67,7 +90,11 @@ mod tests {
     fn what_fits_is_untouched() {
         let sum = tones(1, 1_600);
         let out = run(&mut Limiter::new(8_000), &sum);
-        assert!(out.iter().zip(&sum).all(|(&out, &sum)| i32::from(out) == sum));
+        assert!(
+            out.iter()
+                .zip(&sum)
+                .all(|(&out, &sum)| i32::from(out) == sum)
+        );
     }
 
     #[test]
@@ -76,7 +103,10 @@ mod tests {
         let out = run(&mut Limiter::new(8_000), &sum);
         let steepest = |samples: &mut dyn Iterator<Item = i32>| {
             let mut last = None;
-            samples.filter_map(|s| Some((s - last.replace(s)?).abs())).max().unwrap()
+            samples
+                .filter_map(|s| Some((s - last.replace(s)?).abs()))
+                .max()
+                .unwrap()
         };
         // Once the first frame has been met, steps are those of the sum, scaled: nothing wrapped and no
         // frame border stands out.
@@ -84,9 +114,20 @@ mod tests {
         let summed = steepest(&mut sum.iter().copied());
         assert!(own <= summed / 2, "{own} for {summed}");
         // The shape is the sum's after the first frame: its sign never differs.
-        assert!(out[FRAME..].iter().zip(&sum[FRAME..]).all(|(&out, &sum)| sum.abs() < 100 || (out < 0) == (sum < 0)));
-        let saturated = out[FRAME..].iter().filter(|s| s.unsigned_abs() >= 32_767).count();
-        assert!(saturated < out.len() / 200, "{saturated} samples at the rails");
+        assert!(
+            out[FRAME..]
+                .iter()
+                .zip(&sum[FRAME..])
+                .all(|(&out, &sum)| sum.abs() < 100 || (out < 0) == (sum < 0))
+        );
+        let saturated = out[FRAME..]
+            .iter()
+            .filter(|s| s.unsigned_abs() >= 32_767)
+            .count();
+        assert!(
+            saturated < out.len() / 200,
+            "{saturated} samples at the rails"
+        );
     }
 
     #[test]
@@ -95,6 +136,11 @@ mod tests {
         run(&mut limiter, &tones(8, 1_600));
         let quiet: Vec<i32> = tones(1, 3_200).iter().map(|s| s / 4).collect();
         let out = run(&mut limiter, &quiet);
-        assert!(out[1_600..].iter().zip(&quiet[1_600..]).all(|(&out, &sum)| i32::from(out) == sum));
+        assert!(
+            out[1_600..]
+                .iter()
+                .zip(&quiet[1_600..])
+                .all(|(&out, &sum)| i32::from(out) == sum)
+        );
     }
 }

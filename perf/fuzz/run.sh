@@ -47,5 +47,5 @@ for target in "${targets[@]}"; do
         echo "fuzz: $target failed; the input is in perf/fuzz/artifacts/$target"
         exit 1
     fi
-    grep -E '^#[0-9]+.DONE|^Done ' "$log"
+    sed -n "s/^#\([0-9]*\).*DONE *cov: \([0-9]*\).*/fuzz: $target: \1 runs, \2 edges covered/p" "$log"
 done

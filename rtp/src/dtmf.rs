@@ -16,7 +16,9 @@ pub(crate) struct DtmfReceiver {
 impl DtmfReceiver {
     /// Some for the first packet of an event (RFC 4733 §2.3: event, flags and volume, duration).
     pub(crate) fn handle(&mut self, timestamp: u32, payload: &[u8]) -> Option<DtmfEvent> {
-        let &[event, _, _, _, ..] = payload else { return None };
+        let &[event, _, _, _, ..] = payload else {
+            return None;
+        };
         let seen = self.last.replace((timestamp, event));
         (seen != Some((timestamp, event))).then_some(DtmfEvent { event })
     }

@@ -51,6 +51,10 @@ pub fn session(mut bytes: &[u8]) {
             _ => drop(session.poll_report(now, u64::from(*wait), &mut [0; RTCP_LEN_MAX])),
         }
     }
-    let _ = (session.stats(), session.destination(), session.rtcp_destination());
+    let _ = (
+        session.stats(),
+        session.destination(),
+        session.rtcp_destination(),
+    );
     session.write_bye(now, 0, &mut [0; RTCP_LEN_MAX]);
 }

@@ -76,7 +76,11 @@ pub enum Pushed {
 /// What there is to play.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Popped<'a> {
-    Frame { payload: &'a [u8], timestamp: u32, payload_type: u8 },
+    Frame {
+        payload: &'a [u8],
+        timestamp: u32,
+        payload_type: u8,
+    },
     /// These timestamp units are missing; what follows them is here.
     Lost { ticks: u32 },
     /// Nothing is due.
@@ -156,19 +160,31 @@ impl JitterBuffer {
             self.begin(now, packet);
             return Pushed::Queued;
         };
-        let number = self.newest + i64::from(packet.sequence.wrapping_sub(self.newest as u16) as i16);
-        if (number - self.newest).abs() > JUMP_MAX || number >= next.number + SLOTS as i64 || self.counts_anew(packet, number) {
+        let number =
+            self.newest + i64::from(packet.sequence.wrapping_sub(self.newest as u16) as i16);
+        if (number - self.newest).abs() > JUMP_MAX
+            || number >= next.number + SLOTS as i64
+            || self.counts_anew(packet, number)
+        {
             return self.resync(now, packet);
         }
         if number < next.number {
             if next.playing.is_none() && self.held > 0 && number > self.passed {
                 // Nothing of this spurt has been played: an overtaken packet is simply its first.
-                self.next = Some(Next { number, timestamp: packet.timestamp, ..next });
+                self.next = Some(Next {
+                    number,
+                    timestamp: packet.timestamp,
+                    ..next
+                });
                 self.keep(now, number, packet);
                 return Pushed::Queued;
             }
             self.late_in_a_row += 1;
-            return if self.late_in_a_row >= LATE_IN_A_ROW { self.resync(now, packet) } else { Pushed::Late };
+            return if self.late_in_a_row >= LATE_IN_A_ROW {
+                self.resync(now, packet)
+            } else {
+                Pushed::Late
+            };
         }
         if self.slot(number).number == Some(number) {
             return Pushed::Duplicate;
@@ -189,10 +205,18 @@ impl JitterBuffer {
     /// What is due now. To be called when the listener has too few samples left for his next frame.
     pub fn pop(&mut self, now: Instant) -> Popped<'_> {
         self.drop_excess(now);
-        let Some(next) = self.next else { return Popped::Empty };
+        let Some(next) = self.next else {
+            return Popped::Empty;
+        };
         let Some(number) = self.oldest(next) else {
-            if next.playing.is_some_and(|last| now.saturating_duration_since(last) >= PAUSE) {
-                self.next = Some(Next { playing: None, ..next });
+            if next
+                .playing
+                .is_some_and(|last| now.saturating_duration_since(last) >= PAUSE)
+            {
+                self.next = Some(Next {
+                    playing: None,
+                    ..next
+                });
             }
             return Popped::Empty;
         };
@@ -200,7 +224,11 @@ impl JitterBuffer {
         let gap = slot.timestamp.wrapping_sub(next.timestamp) as i32;
         let paused = gap >= self.ticks(PAUSE) as i32 || slot.marker;
         let begins = next.playing.is_none() || (paused && number == next.number);
-        if begins && slot.arrived.is_some_and(|arrived| now < arrived + self.target()) {
+        if begins
+            && slot
+                .arrived
+                .is_some_and(|arrived| now < arrived + self.target())
+        {
             return Popped::Empty;
         }
         if !begins && number > next.number && (1..=self.ticks(LOST_MAX) as i32).contains(&gap) {
@@ -209,7 +237,11 @@ impl JitterBuffer {
             let ticks = (gap as u32 / missing).max(1);
             let timestamp = next.timestamp.wrapping_add(ticks);
             self.passed = next.number;
-            self.next = Some(Next { number: next.number + 1, timestamp, playing: Some(now) });
+            self.next = Some(Next {
+                number: next.number + 1,
+                timestamp,
+                playing: Some(now),
+            });
             return Popped::Lost { ticks };
         }
         self.take(now, number)
@@ -226,7 +258,11 @@ impl JitterBuffer {
         self.passed = 0;
         self.newest = number;
         self.newest_timestamp = packet.timestamp;
-        self.next = Some(Next { number, timestamp: packet.timestamp, playing: None });
+        self.next = Some(Next {
+            number,
+            timestamp: packet.timestamp,
+            playing: None,
+        });
         self.late_in_a_row = 0;
         self.keep(now, number, packet);
     }
@@ -273,15 +309,26 @@ impl JitterBuffer {
         let slot = &mut self.slots[number as usize % SLOTS];
         slot.number = None;
         let timestamp = slot.timestamp.wrapping_add(self.duration);
-        self.next = Some(Next { number: number + 1, timestamp, playing: Some(now) });
-        Popped::Frame { payload: &slot.payload, timestamp: slot.timestamp, payload_type: slot.payload_type }
+        self.next = Some(Next {
+            number: number + 1,
+            timestamp,
+            playing: Some(now),
+        });
+        Popped::Frame {
+            payload: &slot.payload,
+            timestamp: slot.timestamp,
+            payload_type: slot.payload_type,
+        }
     }
 
     /// Rule 6.
     fn drop_excess(&mut self, now: Instant) {
         let tolerated = self.ticks(self.target() + EXCESS);
         let excess = self.next.filter(|next| {
-            let waiting = self.newest_timestamp.wrapping_add(self.duration).wrapping_sub(next.timestamp) as i32;
+            let waiting = self
+                .newest_timestamp
+                .wrapping_add(self.duration)
+                .wrapping_sub(next.timestamp) as i32;
             next.playing.is_some() && self.held > 1 && waiting > tolerated as i32
         });
         let Some(next) = excess else {
@@ -317,13 +364,29 @@ mod tests {
 
     impl Line {
         fn new() -> Self {
-            Self { buffer: JitterBuffer::new(JitterConfig { depth: DEPTH, clock_rate: 8_000 }), start: Instant::now() }
+            Self {
+                buffer: JitterBuffer::new(JitterConfig {
+                    depth: DEPTH,
+                    clock_rate: 8_000,
+                }),
+                start: Instant::now(),
+            }
         }
 
         fn push_at(&mut self, ms: u64, sequence: u16, timestamp: u32, marker: bool) -> Pushed {
             let payload = sequence.to_be_bytes();
-            let packet = Packet { marker, payload_type: 0, sequence, timestamp, ssrc: 1, csrcs: &[], extension: None, payload: &payload };
-            self.buffer.push(self.start + Duration::from_millis(ms), &packet)
+            let packet = Packet {
+                marker,
+                payload_type: 0,
+                sequence,
+                timestamp,
+                ssrc: 1,
+                csrcs: &[],
+                extension: None,
+                payload: &payload,
+            };
+            self.buffer
+                .push(self.start + Duration::from_millis(ms), &packet)
         }
 
         /// The n-th packet of a steady stream.
@@ -334,7 +397,9 @@ mod tests {
         /// The sequence number played, -1 for loss, None for nothing.
         fn pop(&mut self, ms: u64) -> Option<i32> {
             match self.buffer.pop(self.start + Duration::from_millis(ms)) {
-                Popped::Frame { payload, .. } => Some(i32::from(u16::from_be_bytes([payload[0], payload[1]]))),
+                Popped::Frame { payload, .. } => {
+                    Some(i32::from(u16::from_be_bytes([payload[0], payload[1]])))
+                }
                 Popped::Lost { .. } => Some(-1),
                 Popped::Empty => None,
             }
@@ -372,7 +437,10 @@ mod tests {
         }
         assert_eq!(line.pop(60), Some(1));
         assert_eq!(line.pop(80), Some(2));
-        assert_eq!(line.buffer.pop(line.start + Duration::from_millis(100)), Popped::Lost { ticks: FRAME });
+        assert_eq!(
+            line.buffer.pop(line.start + Duration::from_millis(100)),
+            Popped::Lost { ticks: FRAME }
+        );
         // The second one comes just in time after all.
         assert_eq!(line.push(101, 4), Pushed::Queued);
         assert_eq!(line.push(102, 3), Pushed::Late);
@@ -416,7 +484,10 @@ mod tests {
         assert_eq!(line.push(20, 30_000), Pushed::Resynced);
         assert_eq!(line.pop(40), Some(30_000));
         // The same number, another timeline.
-        assert_eq!(line.push_at(40, 30_001, 0x8000_0000, false), Pushed::Resynced);
+        assert_eq!(
+            line.push_at(40, 30_001, 0x8000_0000, false),
+            Pushed::Resynced
+        );
         assert_eq!(line.pop(60), Some(30_001));
     }
 
@@ -428,7 +499,10 @@ mod tests {
             line.pop(u64::from(n) * 20 + 25);
         }
         let pushed: Vec<_> = (1..=4).map(|n| line.push(300, n)).collect();
-        assert_eq!(pushed, [Pushed::Late, Pushed::Late, Pushed::Late, Pushed::Resynced]);
+        assert_eq!(
+            pushed,
+            [Pushed::Late, Pushed::Late, Pushed::Late, Pushed::Resynced]
+        );
     }
 
     #[test]
@@ -465,7 +539,10 @@ mod tests {
                     None => gaps += 1,
                 }
             }
-            assert!(played > 179_800 && gaps < 100, "{ppm} ppm: {played} played, {gaps} gaps");
+            assert!(
+                played > 179_800 && gaps < 100,
+                "{ppm} ppm: {played} played, {gaps} gaps"
+            );
             assert!(line.buffer.held < 6);
         }
     }
@@ -476,18 +553,36 @@ mod tests {
         for n in 0..200_u16 {
             let sequence = 65_436_u16.wrapping_add(n);
             let timestamp = (u32::MAX - 100 * FRAME).wrapping_add(u32::from(n) * FRAME);
-            assert_eq!(line.push_at(u64::from(n) * 20, sequence, timestamp, false), Pushed::Queued);
+            assert_eq!(
+                line.push_at(u64::from(n) * 20, sequence, timestamp, false),
+                Pushed::Queued
+            );
             if n >= 1 {
-                assert_eq!(line.pop(u64::from(n) * 20 + 1), Some(i32::from(sequence.wrapping_sub(1))));
+                assert_eq!(
+                    line.pop(u64::from(n) * 20 + 1),
+                    Some(i32::from(sequence.wrapping_sub(1)))
+                );
             }
         }
     }
 
     #[test]
     fn what_is_too_long_is_not_kept() {
-        let mut buffer = JitterBuffer::new(JitterConfig { depth: DEPTH, clock_rate: 8_000 });
+        let mut buffer = JitterBuffer::new(JitterConfig {
+            depth: DEPTH,
+            clock_rate: 8_000,
+        });
         let payload = [0; PAYLOAD_LEN_MAX + 1];
-        let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 1, ssrc: 1, csrcs: &[], extension: None, payload: &payload };
+        let packet = Packet {
+            marker: false,
+            payload_type: 0,
+            sequence: 1,
+            timestamp: 1,
+            ssrc: 1,
+            csrcs: &[],
+            extension: None,
+            payload: &payload,
+        };
         assert_eq!(buffer.push(Instant::now(), &packet), Pushed::Overflow);
     }
 }

@@ -56,7 +56,11 @@ struct Candidate {
 impl Latch {
     /// `expected` is the address of the SDP.
     pub fn new(expected: SocketAddr) -> Self {
-        Self { expected, latched: None, candidate: None }
+        Self {
+            expected,
+            latched: None,
+            candidate: None,
+        }
     }
 
     pub fn handle(&mut self, now: Instant, from: SocketAddr, ssrc: u32, sequence: u16) -> Verdict {
@@ -69,13 +73,19 @@ impl Latch {
         let open = match &self.latched {
             None => true,
             Some(latched) if now.saturating_duration_since(latched.last) >= SILENCE => true,
-            Some(latched) => from == self.expected && now.saturating_duration_since(latched.since) < WINDOW,
+            Some(latched) => {
+                from == self.expected && now.saturating_duration_since(latched.since) < WINDOW
+            }
         };
         if !open {
             return Verdict::Reject;
         }
         if from == self.expected || self.is_proven(from, ssrc, sequence) {
-            self.latched = Some(Latched { address: from, since: now, last: now });
+            self.latched = Some(Latched {
+                address: from,
+                since: now,
+                last: now,
+            });
             self.candidate = None;
             return Verdict::Accept;
         }
@@ -84,7 +94,8 @@ impl Latch {
 
     /// Where to send.
     pub fn destination(&self) -> SocketAddr {
-        self.latched.map_or(self.expected, |latched| latched.address)
+        self.latched
+            .map_or(self.expected, |latched| latched.address)
     }
 
     /// The peer is where the SDP says, not somewhere behind a NAT.
@@ -100,7 +111,12 @@ impl Latch {
     }
 
     fn is_proven(&mut self, address: SocketAddr, ssrc: u32, sequence: u16) -> bool {
-        let next = Candidate { address, ssrc, next_sequence: sequence.wrapping_add(1), sequential: 1 };
+        let next = Candidate {
+            address,
+            ssrc,
+            next_sequence: sequence.wrapping_add(1),
+            sequential: 1,
+        };
         let candidate = self.candidate.get_or_insert(next);
         if (candidate.address, candidate.ssrc) == (address, ssrc) {
             if candidate.next_sequence == sequence {
@@ -131,11 +147,19 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            Self { latch: Latch::new(address("192.0.2.1:4000")), start: Instant::now() }
+            Self {
+                latch: Latch::new(address("192.0.2.1:4000")),
+                start: Instant::now(),
+            }
         }
 
         fn hear(&mut self, after_ms: u64, from: &str, sequence: u16) -> Verdict {
-            self.latch.handle(self.start + Duration::from_millis(after_ms), address(from), 7, sequence)
+            self.latch.handle(
+                self.start + Duration::from_millis(after_ms),
+                address(from),
+                7,
+                sequence,
+            )
         }
     }
 

@@ -24,4 +24,6 @@ pub use jitter::{JitterBuffer, JitterConfig, PAYLOAD_LEN_MAX, Popped, Pushed};
 pub use latch::{Latch, Verdict};
 pub use packet::{Extension, HEADER_LEN, Header, Kind, Packet, PacketError, classify};
 pub use rtcp::RTCP_LEN_MAX;
-pub use session::{Changes, Discard, PAYLOAD_TYPES_MAX, Received, RtcpReceived, Session, SessionConfig, Stats};
+pub use session::{
+    Changes, Discard, PAYLOAD_TYPES_MAX, Received, RtcpReceived, Session, SessionConfig, Stats,
+};

@@ -52,8 +52,23 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// The datagram is no RTP packet.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, PacketError> {
-        let (header, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(PacketError::Short)?;
-        let [flags, kind, seq_high, seq_low, t0, t1, t2, t3, s0, s1, s2, s3] = *header;
+        let (header, rest) = datagram
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or(PacketError::Short)?;
+        let [
+            flags,
+            kind,
+            seq_high,
+            seq_low,
+            t0,
+            t1,
+            t2,
+            t3,
+            s0,
+            s1,
+            s2,
+            s3,
+        ] = *header;
         if flags >> 6 != 2 {
             return Err(PacketError::Version);
         }
@@ -61,10 +76,14 @@ impl<'a> Packet<'a> {
         let (csrcs, mut rest) = rest.split_at_checked(csrcs_len).ok_or(PacketError::Short)?;
         let mut extension = None;
         if flags & 0x10 != 0 {
-            let ([p0, p1, l0, l1], behind) = rest.split_first_chunk::<4>().ok_or(PacketError::Short)?;
+            let ([p0, p1, l0, l1], behind) =
+                rest.split_first_chunk::<4>().ok_or(PacketError::Short)?;
             let len = usize::from(u16::from_be_bytes([*l0, *l1])) * 4;
             let (data, behind) = behind.split_at_checked(len).ok_or(PacketError::Short)?;
-            extension = Some(Extension { profile: u16::from_be_bytes([*p0, *p1]), data });
+            extension = Some(Extension {
+                profile: u16::from_be_bytes([*p0, *p1]),
+                data,
+            });
             rest = behind;
         }
         if flags & 0x20 != 0 {
@@ -144,10 +163,19 @@ mod tests {
         datagram.extend(b"audio");
         datagram.extend([0, 0, 3]);
         let packet = Packet::parse(&datagram).unwrap();
-        assert_eq!((packet.marker, packet.payload_type, packet.sequence), (true, 8, 0x1234));
+        assert_eq!(
+            (packet.marker, packet.payload_type, packet.sequence),
+            (true, 8, 0x1234)
+        );
         assert_eq!((packet.timestamp, packet.ssrc), (256, 0xDEAD_BEEF));
         assert_eq!(packet.csrcs, [0, 0, 0, 1, 0, 0, 0, 2]);
-        assert_eq!(packet.extension, Some(Extension { profile: 0xBEDE, data: &[9; 4] }));
+        assert_eq!(
+            packet.extension,
+            Some(Extension {
+                profile: 0xBEDE,
+                data: &[9; 4]
+            })
+        );
         assert_eq!(packet.payload, b"audio");
         for len in 0..datagram.len() - 1 {
             // Cut anywhere, it is refused or its padding count is another octet; it never panics.
@@ -157,11 +185,23 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let header = Header { marker: true, payload_type: 101, sequence: 65_535, timestamp: u32::MAX, ssrc: 7 };
+        let header = Header {
+            marker: true,
+            payload_type: 101,
+            sequence: 65_535,
+            timestamp: u32::MAX,
+            ssrc: 7,
+        };
         let packet_bytes = [&header.write()[..], b"x"].concat();
         let packet = Packet::parse(&packet_bytes).unwrap();
-        assert_eq!((packet.marker, packet.payload_type, packet.sequence), (true, 101, 65_535));
-        assert_eq!((packet.timestamp, packet.ssrc, packet.payload), (u32::MAX, 7, b"x".as_slice()));
+        assert_eq!(
+            (packet.marker, packet.payload_type, packet.sequence),
+            (true, 101, 65_535)
+        );
+        assert_eq!(
+            (packet.timestamp, packet.ssrc, packet.payload),
+            (u32::MAX, 7, b"x".as_slice())
+        );
     }
 
     #[test]
@@ -176,8 +216,31 @@ mod tests {
 
     #[test]
     fn ports_are_shared_without_confusion() {
-        let kinds = [[0, 1], [22, 254], [0x80, 0], [0x80, 0x80 | 96], [0x80, 200], [0x81, 207], [0xFF, 0]].map(|d| classify(&d));
-        assert_eq!(kinds, [Kind::Stun, Kind::Dtls, Kind::Rtp, Kind::Rtp, Kind::Rtcp, Kind::Rtcp, Kind::Other]);
-        assert_eq!((classify(&[]), classify(&[0x80])), (Kind::Other, Kind::Other));
+        let kinds = [
+            [0, 1],
+            [22, 254],
+            [0x80, 0],
+            [0x80, 0x80 | 96],
+            [0x80, 200],
+            [0x81, 207],
+            [0xFF, 0],
+        ]
+        .map(|d| classify(&d));
+        assert_eq!(
+            kinds,
+            [
+                Kind::Stun,
+                Kind::Dtls,
+                Kind::Rtp,
+                Kind::Rtp,
+                Kind::Rtcp,
+                Kind::Rtcp,
+                Kind::Other
+            ]
+        );
+        assert_eq!(
+            (classify(&[]), classify(&[0x80])),
+            (Kind::Other, Kind::Other)
+        );
     }
 }

@@ -18,9 +18,18 @@ const CNAME_LEN_MAX: usize = 255;
 /// One part of a compound packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    SenderReport { ssrc: u32, info: SenderInfo, blocks: Blocks<'a> },
-    ReceiverReport { ssrc: u32, blocks: Blocks<'a> },
-    Bye { ssrcs: &'a [u8] },
+    SenderReport {
+        ssrc: u32,
+        info: SenderInfo,
+        blocks: Blocks<'a>,
+    },
+    ReceiverReport {
+        ssrc: u32,
+        blocks: Blocks<'a>,
+    },
+    Bye {
+        ssrcs: &'a [u8],
+    },
     /// Anything else, which is skipped.
     Other,
 }
@@ -72,7 +81,12 @@ pub(crate) fn parse(datagram: &[u8]) -> Option<impl Iterator<Item = Part<'_>>> {
     while !rest.is_empty() {
         let (part, behind) = split(rest)?;
         // It begins with a report, unless of reduced size (RFC 5506), which BYE may be too.
-        if first && !matches!(part[1], SENDER_REPORT | RECEIVER_REPORT | BYE | SOURCE_DESCRIPTION) {
+        if first
+            && !matches!(
+                part[1],
+                SENDER_REPORT | RECEIVER_REPORT | BYE | SOURCE_DESCRIPTION
+            )
+        {
             return None;
         }
         first = false;
@@ -91,7 +105,9 @@ pub(crate) fn parse(datagram: &[u8]) -> Option<impl Iterator<Item = Part<'_>>> {
 
 /// The first part, whose length is in its header, and what follows it.
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let &[flags, _, high, low, ..] = bytes else { return None };
+    let &[flags, _, high, low, ..] = bytes else {
+        return None;
+    };
     let len = (usize::from(u16::from_be_bytes([high, low])) + 1) * 4;
     (flags >> 6 == 2).then(|| bytes.split_at_checked(len))?
 }
@@ -110,7 +126,10 @@ fn read(part: &[u8]) -> Part<'_> {
             },
             blocks,
         }),
-        RECEIVER_REPORT if part.len() >= 8 => blocks(8).map(|blocks| Part::ReceiverReport { ssrc: word(part, 4), blocks }),
+        RECEIVER_REPORT if part.len() >= 8 => blocks(8).map(|blocks| Part::ReceiverReport {
+            ssrc: word(part, 4),
+            blocks,
+        }),
         BYE => part.get(4..4 + count * 4).map(|ssrcs| Part::Bye { ssrcs }),
         _ => None,
     };
@@ -133,18 +152,41 @@ impl<'a> Writer<'a> {
     }
 
     /// SR if there is something sent to tell of, else RR.
-    pub(crate) fn report(&mut self, ssrc: u32, info: Option<SenderInfo>, block: Option<(u32, Reception, u32, u32)>) {
-        let kind = if info.is_some() { SENDER_REPORT } else { RECEIVER_REPORT };
+    pub(crate) fn report(
+        &mut self,
+        ssrc: u32,
+        info: Option<SenderInfo>,
+        block: Option<(u32, Reception, u32, u32)>,
+    ) {
+        let kind = if info.is_some() {
+            SENDER_REPORT
+        } else {
+            RECEIVER_REPORT
+        };
         let start = self.begin(kind, u8::from(block.is_some()));
         self.word(ssrc);
         if let Some(info) = info {
-            for word in [(info.ntp >> 32) as u32, info.ntp as u32, info.rtp_timestamp, info.packets, info.octets] {
+            for word in [
+                (info.ntp >> 32) as u32,
+                info.ntp as u32,
+                info.rtp_timestamp,
+                info.packets,
+                info.octets,
+            ] {
                 self.word(word);
             }
         }
         if let Some((source, reception, last_sr, delay)) = block {
-            let lost = u32::from(reception.fraction_lost) << 24 | reception.cumulative_lost as u32 & 0xFF_FFFF;
-            for word in [source, lost, reception.highest_sequence, reception.jitter, last_sr, delay] {
+            let lost = u32::from(reception.fraction_lost) << 24
+                | reception.cumulative_lost as u32 & 0xFF_FFFF;
+            for word in [
+                source,
+                lost,
+                reception.highest_sequence,
+                reception.jitter,
+                last_sr,
+                delay,
+            ] {
                 self.word(word);
             }
         }
@@ -196,8 +238,18 @@ impl<'a> Writer<'a> {
 mod tests {
     use super::*;
 
-    const RECEPTION: Reception = Reception { fraction_lost: 25, cumulative_lost: -1, highest_sequence: 70_000, jitter: 12 };
-    const INFO: SenderInfo = SenderInfo { ntp: 0x0123_4567_89AB_CDEF, rtp_timestamp: 160, packets: 7, octets: 1_120 };
+    const RECEPTION: Reception = Reception {
+        fraction_lost: 25,
+        cumulative_lost: -1,
+        highest_sequence: 70_000,
+        jitter: 12,
+    };
+    const INFO: SenderInfo = SenderInfo {
+        ntp: 0x0123_4567_89AB_CDEF,
+        rtp_timestamp: 160,
+        packets: 7,
+        octets: 1_120,
+    };
 
     fn compound(cname: &str) -> Vec<u8> {
         let mut out = [0; RTCP_LEN_MAX];
@@ -213,10 +265,26 @@ mod tests {
     fn what_is_written_is_read() {
         let bytes = compound("a@b");
         let parts: Vec<Part<'_>> = parse(&bytes).unwrap().collect();
-        let [Part::SenderReport { ssrc: 1, info: INFO, blocks }, Part::Other, Part::Bye { ssrcs: [0, 0, 0, 1] }] = parts[..] else {
+        let [
+            Part::SenderReport {
+                ssrc: 1,
+                info: INFO,
+                blocks,
+            },
+            Part::Other,
+            Part::Bye {
+                ssrcs: [0, 0, 0, 1],
+            },
+        ] = parts[..]
+        else {
             panic!("{parts:?}");
         };
-        let block = Block { ssrc: 2, fraction_lost: 25, last_sr: 3, delay_since_last_sr: 4 };
+        let block = Block {
+            ssrc: 2,
+            fraction_lost: 25,
+            last_sr: 3,
+            delay_since_last_sr: 4,
+        };
         assert!(blocks.iter().eq([block]));
     }
 
@@ -237,7 +305,9 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[at] = value;
                 for part in parse(&damaged).into_iter().flatten() {
-                    if let Part::SenderReport { blocks, .. } | Part::ReceiverReport { blocks, .. } = part {
+                    if let Part::SenderReport { blocks, .. } | Part::ReceiverReport { blocks, .. } =
+                        part
+                    {
                         blocks.iter().for_each(drop);
                     }
                 }

@@ -145,7 +145,10 @@ impl Session {
     pub fn new(now: Instant, config: SessionConfig) -> Self {
         let mut random = config.seed;
         let first = next_random(&mut random);
-        let jitter = JitterBuffer::new(JitterConfig { depth: config.jitter_depth, clock_rate: config.clock_rate });
+        let jitter = JitterBuffer::new(JitterConfig {
+            depth: config.jitter_depth,
+            clock_rate: config.clock_rate,
+        });
         let mut session = Self {
             latch: Latch::new(config.remote_rtp),
             source: None,
@@ -186,10 +189,20 @@ impl Session {
         }
     }
 
-    fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<Received, Discard> {
+    fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<Received, Discard> {
         let packet = Packet::parse(datagram).map_err(|_| Discard::Malformed)?;
         let is_event = self.config.event_payload_type == Some(packet.payload_type);
-        if !is_event && !self.config.accepted_payload_types.contains(&Some(packet.payload_type)) {
+        if !is_event
+            && !self
+                .config
+                .accepted_payload_types
+                .contains(&Some(packet.payload_type))
+        {
             // Comfort noise (RFC 3389) and codecs never agreed on say nothing, but say that the peer is there.
             if from == self.latch.destination() {
                 self.last_received = Some(now);
@@ -206,7 +219,11 @@ impl Session {
         self.stats.packets_received += 1;
         self.stats.bytes_received += packet.payload.len() as u64;
         if is_event {
-            return self.dtmf.handle(packet.timestamp, packet.payload).map(Received::Event).ok_or(Discard::NoNews);
+            return self
+                .dtmf
+                .handle(packet.timestamp, packet.payload)
+                .map(Received::Event)
+                .ok_or(Discard::NoNews);
         }
         match self.jitter.push(now, &packet) {
             _ if restarted => Ok(Received::Restarted),
@@ -271,7 +288,8 @@ impl Session {
             };
             for block in blocks.iter().filter(|block| block.ssrc == self.config.ssrc) {
                 self.stats.peer_fraction_lost = block.fraction_lost;
-                self.stats.round_trip = self.round_trip(now, block.last_sr, block.delay_since_last_sr);
+                self.stats.round_trip =
+                    self.round_trip(now, block.last_sr, block.delay_since_last_sr);
             }
         }
         self.last_received = Some(now);
@@ -284,7 +302,12 @@ impl Session {
     }
 
     /// The header of the next packet, which holds `ticks` timestamp units in `payload_len` octets.
-    pub fn next_header(&mut self, now: Instant, ticks: u32, payload_len: usize) -> [u8; HEADER_LEN] {
+    pub fn next_header(
+        &mut self,
+        now: Instant,
+        ticks: u32,
+        payload_len: usize,
+    ) -> [u8; HEADER_LEN] {
         let header = Header {
             marker: std::mem::take(&mut self.marker),
             payload_type: self.config.payload_type,
@@ -327,7 +350,12 @@ impl Session {
     }
 
     /// The report that is due, if one is: SR or RR, and CNAME. `ntp` is the wall clock of `now`.
-    pub fn poll_report(&mut self, now: Instant, ntp: u64, out: &mut [u8; RTCP_LEN_MAX]) -> Option<usize> {
+    pub fn poll_report(
+        &mut self,
+        now: Instant,
+        ntp: u64,
+        out: &mut [u8; RTCP_LEN_MAX],
+    ) -> Option<usize> {
         if now < self.next_report {
             return None;
         }
@@ -352,7 +380,14 @@ impl Session {
 
     /// New terms. Our source goes on; the peer's is found anew where its address changed.
     pub fn reconfigure(&mut self, now: Instant, changes: Changes) {
-        let Changes { payload_type, event_payload_type, accepted_payload_types, remote_rtp, remote_rtcp, rtcp_mux } = changes;
+        let Changes {
+            payload_type,
+            event_payload_type,
+            accepted_payload_types,
+            remote_rtp,
+            remote_rtcp,
+            rtcp_mux,
+        } = changes;
         self.latch.expect(remote_rtp);
         self.marker |= payload_type != self.config.payload_type;
         self.config.payload_type = payload_type;
@@ -367,7 +402,11 @@ impl Session {
 
     pub fn stats(&self) -> Stats {
         let jitter = self.source.as_ref().map_or(0, Source::jitter);
-        Stats { lost: self.lost(), jitter, ..self.stats }
+        Stats {
+            lost: self.lost(),
+            jitter,
+            ..self.stats
+        }
     }
 
     fn lost(&self) -> u64 {
@@ -376,22 +415,34 @@ impl Session {
     }
 
     fn write_report(&mut self, now: Instant, ntp: u64, writer: &mut Writer<'_>) {
-        let info = std::mem::take(&mut self.sent_since_report).then_some(self.sent).flatten().map(|(when, timestamp)| SenderInfo {
-            ntp,
-            // The timestamp of this moment, as if a packet were sent now.
-            rtp_timestamp: timestamp.wrapping_add(self.ticks(now.saturating_duration_since(when))),
-            packets: self.stats.packets_sent as u32,
-            octets: self.stats.bytes_sent as u32,
-        });
+        let info = std::mem::take(&mut self.sent_since_report)
+            .then_some(self.sent)
+            .flatten()
+            .map(|(when, timestamp)| SenderInfo {
+                ntp,
+                // The timestamp of this moment, as if a packet were sent now.
+                rtp_timestamp: timestamp
+                    .wrapping_add(self.ticks(now.saturating_duration_since(when))),
+                packets: self.stats.packets_sent as u32,
+                octets: self.stats.bytes_sent as u32,
+            });
         let (last_sr, delay) = match self.last_sr {
             // In units of 1/65,536 s.
-            Some((middle, when)) => (middle, (now.saturating_duration_since(when).as_micros() * 65_536 / 1_000_000) as u32),
+            Some((middle, when)) => (
+                middle,
+                (now.saturating_duration_since(when).as_micros() * 65_536 / 1_000_000) as u32,
+            ),
             None => (0, 0),
         };
-        let block = self.source.as_mut().map(|source| (source.ssrc, source.report(), last_sr, delay));
+        let block = self
+            .source
+            .as_mut()
+            .map(|source| (source.ssrc, source.report(), last_sr, delay));
         writer.report(self.config.ssrc, info, block);
         writer.cname(self.config.ssrc, &self.config.cname);
-        self.reported = info.map(|info| ((info.ntp >> 16) as u32, now)).or(self.reported);
+        self.reported = info
+            .map(|info| ((info.ntp >> 16) as u32, now))
+            .or(self.reported);
     }
 
     /// RFC 3550 §6.4.1: now, less when the SR was sent, less how long the peer kept it.

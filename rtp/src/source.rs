@@ -78,7 +78,11 @@ impl Source {
     pub(crate) fn handle(&mut self, now: Instant, packet: &Packet<'_>) -> Heard {
         let step = packet.sequence.wrapping_sub(self.max_sequence);
         if self.probation > 0 {
-            self.probation = if step == 1 { self.probation - 1 } else { MIN_SEQUENTIAL - 1 };
+            self.probation = if step == 1 {
+                self.probation - 1
+            } else {
+                MIN_SEQUENTIAL - 1
+            };
             self.max_sequence = packet.sequence;
             if self.probation > 0 {
                 return Heard::Probation;
@@ -114,10 +118,17 @@ impl Source {
     /// Statistics since the last call.
     pub(crate) fn report(&mut self) -> Reception {
         let expected = self.expected();
-        let expected_interval = expected.wrapping_sub(std::mem::replace(&mut self.expected_prior, expected));
-        let received_interval = self.received.wrapping_sub(std::mem::replace(&mut self.received_prior, self.received));
+        let expected_interval =
+            expected.wrapping_sub(std::mem::replace(&mut self.expected_prior, expected));
+        let received_interval = self
+            .received
+            .wrapping_sub(std::mem::replace(&mut self.received_prior, self.received));
         let lost = i64::from(expected_interval) - i64::from(received_interval);
-        let fraction_lost = if expected_interval == 0 || lost <= 0 { 0 } else { ((lost << 8) / i64::from(expected_interval)).min(255) as u8 };
+        let fraction_lost = if expected_interval == 0 || lost <= 0 {
+            0
+        } else {
+            ((lost << 8) / i64::from(expected_interval)).min(255) as u8
+        };
         Reception {
             fraction_lost,
             // 24 bits with sign.
@@ -132,7 +143,9 @@ impl Source {
     }
 
     fn expected(&self) -> u32 {
-        self.highest().wrapping_sub(self.base_sequence).wrapping_add(1)
+        self.highest()
+            .wrapping_sub(self.base_sequence)
+            .wrapping_add(1)
     }
 
     fn restart(&mut self, sequence: u16) {
@@ -149,8 +162,11 @@ impl Source {
     /// A.8, with the time between arrivals measured on our clock.
     fn measure(&mut self, now: Instant, timestamp: u32) {
         if let Some((arrived, before)) = self.latest.replace((now, timestamp)) {
-            let between = now.saturating_duration_since(arrived).as_micros() * u128::from(self.clock_rate) / 1_000_000;
-            let difference = (between as i64 - i64::from(timestamp.wrapping_sub(before) as i32)).unsigned_abs();
+            let between = now.saturating_duration_since(arrived).as_micros()
+                * u128::from(self.clock_rate)
+                / 1_000_000;
+            let difference =
+                (between as i64 - i64::from(timestamp.wrapping_sub(before) as i32)).unsigned_abs();
             let difference = difference.min(u64::from(self.clock_rate)) as u32;
             self.jitter = self.jitter + difference - ((self.jitter + 8) >> 4);
         }
@@ -165,14 +181,26 @@ mod tests {
 
     fn packet(sequence: u16) -> Packet<'static> {
         let timestamp = u32::from(sequence) * 160;
-        Packet { marker: false, payload_type: 0, sequence, timestamp, ssrc: 1, csrcs: &[], extension: None, payload: &[] }
+        Packet {
+            marker: false,
+            payload_type: 0,
+            sequence,
+            timestamp,
+            ssrc: 1,
+            csrcs: &[],
+            extension: None,
+            payload: &[],
+        }
     }
 
     fn hear(sequences: &[u16]) -> Source {
         let start = Instant::now();
         let mut source = Source::new(&packet(sequences[0]), 8_000);
         for (i, &sequence) in sequences.iter().enumerate() {
-            source.handle(start + Duration::from_millis(i as u64 * 20), &packet(sequence));
+            source.handle(
+                start + Duration::from_millis(i as u64 * 20),
+                &packet(sequence),
+            );
         }
         source
     }
@@ -193,7 +221,11 @@ mod tests {
         let reception = source.report();
         assert_eq!(reception.cumulative_lost, 2);
         assert_eq!(reception.highest_sequence, (1 << 16) + 4);
-        assert_eq!(source.report().fraction_lost, 0, "nothing since the last report");
+        assert_eq!(
+            source.report().fraction_lost,
+            0,
+            "nothing since the last report"
+        );
     }
 
     #[test]
@@ -212,6 +244,10 @@ mod tests {
             let shaken = u64::from(n) * 20 + u64::from(n % 2) * 10;
             source.handle(start + Duration::from_millis(shaken), &packet(n));
         }
-        assert!((70..=80).contains(&source.jitter()), "10 ms are 80 units: {}", source.jitter());
+        assert!(
+            (70..=80).contains(&source.jitter()),
+            "10 ms are 80 units: {}",
+            source.jitter()
+        );
     }
 }

@@ -10,7 +10,16 @@ const FRAME: u32 = 160;
 
 fn packet(sequence: u16, payload: &[u8]) -> Packet<'_> {
     let timestamp = u32::from(sequence) * FRAME;
-    Packet { marker: false, payload_type: 0, sequence, timestamp, ssrc: 1, csrcs: &[], extension: None, payload }
+    Packet {
+        marker: false,
+        payload_type: 0,
+        sequence,
+        timestamp,
+        ssrc: 1,
+        csrcs: &[],
+        extension: None,
+        payload,
+    }
 }
 
 fn number(payload: &[u8]) -> u16 {

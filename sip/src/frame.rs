@@ -63,7 +63,10 @@ impl Framer {
     ///
     /// # Errors
     /// The stream cannot be read on.
-    #[expect(clippy::should_implement_trait, reason = "not an iterator: None is no end")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: None is no end"
+    )]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.wanted.is_none() {
             if self.searched == 0 && self.skip_line_ends() {
@@ -74,7 +77,9 @@ impl Framer {
             }
             self.wanted = self.find_end()?;
         }
-        let Some(len) = self.wanted.filter(|&len| len <= self.buffer.len()) else { return Ok(None) };
+        let Some(len) = self.wanted.filter(|&len| len <= self.buffer.len()) else {
+            return Ok(None);
+        };
         self.wanted = None;
         self.searched = 0;
         Ok(Some(Frame::Message(self.buffer.split_to(len).freeze())))
@@ -99,30 +104,45 @@ impl Framer {
     /// Length of the message at the start of the buffer, once its headers are whole.
     fn find_end(&mut self) -> Result<Option<usize>, FrameError> {
         let from = self.searched.saturating_sub(3);
-        let Some(at) = self.buffer[from..].windows(4).position(|window| window == b"\r\n\r\n") else {
+        let Some(at) = self.buffer[from..]
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+        else {
             self.searched = self.buffer.len();
-            return if self.searched > HEADERS_LEN_MAX { Err(FrameError::HeadersTooLong) } else { Ok(None) };
+            return if self.searched > HEADERS_LEN_MAX {
+                Err(FrameError::HeadersTooLong)
+            } else {
+                Ok(None)
+            };
         };
         let headers = from + at + 4;
         if headers > HEADERS_LEN_MAX {
             return Err(FrameError::HeadersTooLong);
         }
         let body = content_length(&self.buffer[..headers])?;
-        if body > BODY_LEN_MAX { Err(FrameError::BodyTooLong) } else { Ok(Some(headers + body)) }
+        if body > BODY_LEN_MAX {
+            Err(FrameError::BodyTooLong)
+        } else {
+            Ok(Some(headers + body))
+        }
     }
 }
 
 fn content_length(headers: &[u8]) -> Result<usize, FrameError> {
     let mut found = None;
     for line in headers.split(|&octet| octet == b'\n') {
-        let Some(colon) = line.iter().position(|&octet| octet == b':') else { continue };
+        let Some(colon) = line.iter().position(|&octet| octet == b':') else {
+            continue;
+        };
         let name = line[..colon].trim_ascii();
         if !name.eq_ignore_ascii_case(b"Content-Length") && !name.eq_ignore_ascii_case(b"l") {
             continue;
         }
         let digits = line[colon + 1..].trim_ascii();
         // `parse` alone would take a sign.
-        let value = str::from_utf8(digits).ok().filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()));
+        let value = str::from_utf8(digits)
+            .ok()
+            .filter(|text| text.bytes().all(|octet| octet.is_ascii_digit()));
         let value: usize = match value.map(str::parse) {
             Some(Ok(value)) => value,
             // More digits than fit are a length too long.
@@ -173,7 +193,11 @@ mod tests {
     #[test]
     fn what_has_no_boundary_is_an_error() {
         let check = |header: &str, error| {
-            assert_eq!(all_at_once(format!("A b SIP/2.0\r\n{header}\r\n\r\n").as_bytes()), Err(error), "{header}");
+            assert_eq!(
+                all_at_once(format!("A b SIP/2.0\r\n{header}\r\n\r\n").as_bytes()),
+                Err(error),
+                "{header}"
+            );
         };
         check("X: 1", FrameError::NoContentLength);
         check("Content-Length: nonsense", FrameError::BadContentLength);
@@ -181,8 +205,14 @@ mod tests {
         check("Content-Length:", FrameError::BadContentLength);
         check("Content-Length: 1\r\nl: 2", FrameError::BadContentLength);
         check("Content-Length: 65537", FrameError::BodyTooLong);
-        check("Content-Length: 99999999999999999999999", FrameError::BodyTooLong);
-        assert_eq!(all_at_once(&vec![b'x'; HEADERS_LEN_MAX + 1]), Err(FrameError::HeadersTooLong));
+        check(
+            "Content-Length: 99999999999999999999999",
+            FrameError::BodyTooLong,
+        );
+        assert_eq!(
+            all_at_once(&vec![b'x'; HEADERS_LEN_MAX + 1]),
+            Err(FrameError::HeadersTooLong)
+        );
     }
 
     proptest! {

@@ -44,24 +44,47 @@ pub fn stream(bytes: &[u8]) {
 }
 
 fn endpoint() -> Endpoint {
-    let identity = |transport| ListenerIdentity { transport, sent_by: "192.0.2.1:5060".to_owned() };
-    Endpoint::new(Config::new(1, vec![identity(Transport::Udp), identity(Transport::Tcp)], 7))
+    let identity = |transport| ListenerIdentity {
+        transport,
+        sent_by: "192.0.2.1:5060".to_owned(),
+    };
+    Endpoint::new(Config::new(
+        1,
+        vec![identity(Transport::Udp), identity(Transport::Tcp)],
+        7,
+    ))
 }
 
 fn flow(transport: Transport) -> Flow {
     let peer: SocketAddr = ([192, 0, 2, 2], 5060).into();
-    Flow { transport, peer, listener: u16::from(transport == Transport::Tcp), stream: u64::from(transport == Transport::Tcp) }
+    Flow {
+        transport,
+        peer,
+        listener: u16::from(transport == Transport::Tcp),
+        stream: u64::from(transport == Transport::Tcp),
+    }
 }
 
 fn settle(endpoint: &mut Endpoint, now: Instant) {
     while let Some(output) = endpoint.poll_output() {
         match output {
             Output::Event(Event::Invite(invite)) if invite.body.is_some() => {
-                endpoint.accept(now, invite.call, "room", invite.body.unwrap_or_else(|| unreachable!("it has one")));
+                endpoint.accept(
+                    now,
+                    invite.call,
+                    "room",
+                    invite.body.unwrap_or_else(|| unreachable!("it has one")),
+                );
             }
-            Output::Event(Event::Invite(invite)) => endpoint.reject(now, invite.call, Rejection::new(488)),
-            Output::Event(Event::Reinvite { call, .. }) => endpoint.reject(now, call, Rejection::new(488)),
-            Output::Event(Event::Options { request, .. }) => endpoint.respond_options(now, request, None),
+            Output::Event(Event::Invite(invite)) => {
+                endpoint.reject(now, invite.call, Rejection::new(488))
+            }
+            Output::Event(Event::Reinvite { call, .. }) => {
+                endpoint.reject(now, call, Rejection::new(488))
+            }
+            Output::Event(Event::Options { request, .. }) => {
+                endpoint.respond_options(now, request, None)
+            }
             Output::Event(_) | Output::Transmit { .. } => {}
         }
     }

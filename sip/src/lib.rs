@@ -27,8 +27,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use endpoint::{
-    CallKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite, ListenerIdentity, Output, Rejection, RequestKey,
-    TooManyCalls,
+    CallKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite, ListenerIdentity,
+    Output, Rejection, RequestKey, TooManyCalls,
 };
 pub use scan::{Glance, scan};
 pub use transaction::Timers;

@@ -56,27 +56,45 @@ impl std::error::Error for ScanError {}
 /// # Errors
 /// It has no start line or no Call-ID: no SIP, or not enough of it.
 pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
-    let mut lines = Lines { rest: message, taken: 0 };
+    let mut lines = Lines {
+        rest: message,
+        taken: 0,
+    };
     let start = start(lines.next().unwrap_or_default()).ok_or(ScanError::StartLine)?;
-    let mut glance = Glance { start, call_id: &[], from_tag: None, to_tag: None, branch: None, cseq_method: None };
+    let mut glance = Glance {
+        start,
+        call_id: &[],
+        from_tag: None,
+        to_tag: None,
+        branch: None,
+        cseq_method: None,
+    };
     let mut has_via = false;
     for line in &mut lines {
         if line.is_empty() {
             break;
         }
-        let Some(colon) = line.iter().position(|&octet| octet == b':') else { continue };
+        let Some(colon) = line.iter().position(|&octet| octet == b':') else {
+            continue;
+        };
         let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-        let is = |long: &[u8], short: u8| name.eq_ignore_ascii_case(long) || name.eq_ignore_ascii_case(&[short]);
+        let is = |long: &[u8], short: u8| {
+            name.eq_ignore_ascii_case(long) || name.eq_ignore_ascii_case(&[short])
+        };
         match name.len() {
             1 | 2 if is(b"To", b't') => glance.to_tag = glance.to_tag.or(parameter(value, b"tag")),
-            1 | 4 if is(b"From", b'f') => glance.from_tag = glance.from_tag.or(parameter(value, b"tag")),
+            1 | 4 if is(b"From", b'f') => {
+                glance.from_tag = glance.from_tag.or(parameter(value, b"tag"))
+            }
             1 | 3 if is(b"Via", b'v') && !has_via => {
                 has_via = true;
                 glance.branch = parameter(first_of_list(value), b"branch");
             }
             1 | 7 if is(b"Call-ID", b'i') && glance.call_id.is_empty() => glance.call_id = value,
             4 if name.eq_ignore_ascii_case(b"CSeq") => {
-                glance.cseq_method = value.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty());
+                glance.cseq_method = value
+                    .split(u8::is_ascii_whitespace)
+                    .rfind(|word| !word.is_empty());
             }
             _ => {}
         }
@@ -108,7 +126,9 @@ impl Glance<'_> {
 
     /// It begins a call, or takes back one that has no dialog yet: who handles it follows from the room.
     pub fn starts_call(&self) -> bool {
-        let Start::Request { method, .. } = self.start else { return false };
+        let Start::Request { method, .. } = self.start else {
+            return false;
+        };
         self.to_tag.is_none() && matches!(method, b"INVITE" | b"CANCEL" | b"ACK")
     }
 }
@@ -189,15 +209,25 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 fn start(line: &[u8]) -> Option<Start<'_>> {
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
     let first = words.next()?;
     let second = words.next()?;
     if first.len() > 4 && first[..4].eq_ignore_ascii_case(b"SIP/") {
-        return Some(Start::Response { code: str::from_utf8(second).ok()?.parse().ok()? });
+        return Some(Start::Response {
+            code: str::from_utf8(second).ok()?.parse().ok()?,
+        });
     }
-    let version = line.trim_ascii_end().rsplit(u8::is_ascii_whitespace).next()?;
+    let version = line
+        .trim_ascii_end()
+        .rsplit(u8::is_ascii_whitespace)
+        .next()?;
     let is_sip = version.len() > 4 && version[..4].eq_ignore_ascii_case(b"SIP/");
-    is_sip.then_some(Start::Request { method: first, uri: second })
+    is_sip.then_some(Start::Request {
+        method: first,
+        uri: second,
+    })
 }
 
 /// What comes before the first comma that separates values.
@@ -223,11 +253,15 @@ fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
             b'>' if !quoted => bracketed = false,
             b';' if !quoted && !bracketed => {
                 let rest = &value[at + 1..];
-                let end = rest.iter().position(|octet| matches!(octet, b';' | b',' | b'>')).unwrap_or(rest.len());
+                let end = rest
+                    .iter()
+                    .position(|octet| matches!(octet, b';' | b',' | b'>'))
+                    .unwrap_or(rest.len());
                 if let Some(equals) = rest[..end].iter().position(|&octet| octet == b'=')
                     && rest[..equals].trim_ascii().eq_ignore_ascii_case(name)
                 {
-                    return Some(rest[equals + 1..end].trim_ascii()).filter(|value| !value.is_empty());
+                    return Some(rest[equals + 1..end].trim_ascii())
+                        .filter(|value| !value.is_empty());
                 }
             }
             _ => {}
@@ -262,12 +296,20 @@ mod tests {
     #[test]
     fn a_response_is_owned_by_its_branch() {
         let owner = |branch: &str| {
-            let text = format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch={branch}\r\nTo: <sip:a@b>;tag=7-x\r\nCall-ID: i\r\n\r\n");
+            let text = format!(
+                "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch={branch}\r\nTo: <sip:a@b>;tag=7-x\r\nCall-ID: i\r\n\r\n"
+            );
             scan(text.as_bytes()).unwrap().owner()
         };
         assert_eq!(owner("z9hG4bK2-00ff"), Some(2));
         assert_eq!(owner("z9hG4bKffff-0"), Some(0xffff));
-        for foreign in ["z9hG4bK-524287-1-", "z9hG4bKabcdef", "z9hG4bK12345-1", "2-00ff", "z9hG4bKxy-1"] {
+        for foreign in [
+            "z9hG4bK-524287-1-",
+            "z9hG4bKabcdef",
+            "z9hG4bK12345-1",
+            "2-00ff",
+            "z9hG4bKxy-1",
+        ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
     }
@@ -276,7 +318,15 @@ mod tests {
     fn users_are_unescaped() {
         assert_eq!(user_of("sip:%6cobby@h").as_deref(), Some("lobby"));
         assert_eq!(user_of("SIP:a%20b@h").as_deref(), Some("a b"));
-        for none in ["sip:h", "tel:+1@x", "sip:@h", "sip:%zz@h", "sip:%f@h", "sip:%ff@h", "lobby"] {
+        for none in [
+            "sip:h",
+            "tel:+1@x",
+            "sip:@h",
+            "sip:%zz@h",
+            "sip:%f@h",
+            "sip:%ff@h",
+            "lobby",
+        ] {
             assert_eq!(user_of(none), None, "{none}");
         }
     }
@@ -286,8 +336,15 @@ mod tests {
         assert_eq!(scan(b""), Err(ScanError::StartLine));
         assert_eq!(scan(b"GET / HTTP/1.1\r\n\r\n"), Err(ScanError::StartLine));
         assert_eq!(scan(b"SIP/2.0 abc\r\n\r\n"), Err(ScanError::StartLine));
-        assert_eq!(scan(b"BYE sip:a@b SIP/2.0\r\n\r\nCall-ID: x\r\n"), Err(ScanError::NoCallId));
-        let endless = [b"BYE sip:a@b SIP/2.0\r\nCall-ID: x\r\nA: ".as_slice(), &vec![b'a'; 70_000]].concat();
+        assert_eq!(
+            scan(b"BYE sip:a@b SIP/2.0\r\n\r\nCall-ID: x\r\n"),
+            Err(ScanError::NoCallId)
+        );
+        let endless = [
+            b"BYE sip:a@b SIP/2.0\r\nCall-ID: x\r\nA: ".as_slice(),
+            &vec![b'a'; 70_000],
+        ]
+        .concat();
         assert_eq!(scan(&endless), Err(ScanError::HeadersTooLong));
     }
 

@@ -69,7 +69,10 @@ pub(super) struct Answer {
 
 impl Call {
     pub(super) fn dialog(&self) -> DialogKey {
-        DialogKey { call_id: self.call_id.clone(), local_tag: self.local_tag.clone() }
+        DialogKey {
+            call_id: self.call_id.clone(),
+            local_tag: self.local_tag.clone(),
+        }
     }
 
     /// A BYE is still to be sent.
@@ -85,17 +88,31 @@ impl Call {
 
 impl Endpoint {
     pub(super) fn call(&mut self, key: CallKey) -> Option<&mut Call> {
-        self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation)
+        self.calls
+            .get_mut(key.slot as usize)
+            .filter(|call| call.generation == key.generation)
     }
 
-    pub(super) fn call_keys(&self, wanted: impl Fn(&Call) -> bool) -> impl Iterator<Item = CallKey> {
-        let key = |slot: usize, call: &Call| CallKey { slot: slot as u32, generation: call.generation };
-        self.calls.iter().filter(move |(_, call)| wanted(call)).map(move |(slot, call)| key(slot, call))
+    pub(super) fn call_keys(
+        &self,
+        wanted: impl Fn(&Call) -> bool,
+    ) -> impl Iterator<Item = CallKey> {
+        let key = |slot: usize, call: &Call| CallKey {
+            slot: slot as u32,
+            generation: call.generation,
+        };
+        self.calls
+            .iter()
+            .filter(move |(_, call)| wanted(call))
+            .map(move |(slot, call)| key(slot, call))
     }
 
     pub(super) fn add_call(&mut self, call: Call) -> CallKey {
         let dialog = call.dialog();
-        let key = CallKey { generation: call.generation, slot: self.calls.insert(call) as u32 };
+        let key = CallKey {
+            generation: call.generation,
+            slot: self.calls.insert(call) as u32,
+        };
         self.call_of.insert(dialog, key);
         key
     }
@@ -120,28 +137,63 @@ impl Endpoint {
     pub(super) fn await_ack(&mut self, now: Instant, key: CallKey, answer: Answer) {
         let (t1, patience) = (self.config.timers.t1, self.config.timers.patience());
         let Some(call) = self.call(key) else { return };
-        if let Phase::Up { answer: waiting, .. } = &mut call.phase {
+        if let Phase::Up {
+            answer: waiting, ..
+        } = &mut call.phase
+        {
             *waiting = Some(answer);
         }
         let CallKey { slot, generation } = key;
-        self.arm(now + t1, Wake::Answer { slot, generation, interval: t1 });
+        self.arm(
+            now + t1,
+            Wake::Answer {
+                slot,
+                generation,
+                interval: t1,
+            },
+        );
         self.arm(now + patience, Wake::AckTimeout { slot, generation });
     }
 
     /// RFC 3261 §13.3.1.4: the 2xx is repeated by us, on reliable transports too.
     pub(super) fn on_answer_due(&mut self, now: Instant, key: CallKey, interval: Duration) {
         let t2 = self.config.timers.t2;
-        let Some(Call { phase: Phase::Up { answer: Some(answer), .. }, .. }) = self.call(key) else { return };
+        let Some(Call {
+            phase:
+                Phase::Up {
+                    answer: Some(answer),
+                    ..
+                },
+            ..
+        }) = self.call(key)
+        else {
+            return;
+        };
         let (flow, response) = (answer.flow, answer.response.clone());
         self.transmit(flow, response);
         let interval = (interval * 2).min(t2);
         let CallKey { slot, generation } = key;
-        self.arm(now + interval, Wake::Answer { slot, generation, interval });
+        self.arm(
+            now + interval,
+            Wake::Answer {
+                slot,
+                generation,
+                interval,
+            },
+        );
     }
 
     /// Nobody acknowledges: the dialog is confirmed to be of no use, and ended.
     pub(super) fn on_ack_timeout(&mut self, now: Instant, key: CallKey) {
-        let Some(Call { phase: Phase::Up { answer: Some(_), .. }, .. }) = self.call(key) else { return };
+        let Some(Call {
+            phase: Phase::Up {
+                answer: Some(_), ..
+            },
+            ..
+        }) = self.call(key)
+        else {
+            return;
+        };
         self.end(now, key, Ended::AckTimeout);
         self.send_bye(now, key, Some("ACK timeout"));
     }
@@ -165,13 +217,28 @@ impl Endpoint {
         let request = self.in_dialog(key, method, &branch, cseq, extra, None);
         let timers = self.config.timers;
         let mut acts = Acts::default();
-        let machine = client::Client::new(timers, Reliable(flow.transport.is_reliable()), request, &mut acts);
+        let machine = client::Client::new(
+            timers,
+            Reliable(flow.transport.is_reliable()),
+            request,
+            &mut acts,
+        );
         self.add_client(now, branch, flow, ClientMachine::Other { machine }, acts);
     }
 
     /// A request within the dialog as text.
-    pub(super) fn in_dialog(&self, key: CallKey, method: &str, branch: &str, cseq: u32, extra: Extra, body: Option<&Body>) -> Bytes {
-        let Some(call) = self.calls.get(key.slot as usize) else { return Bytes::new() };
+    pub(super) fn in_dialog(
+        &self,
+        key: CallKey,
+        method: &str,
+        branch: &str,
+        cseq: u32,
+        extra: Extra,
+        body: Option<&Body>,
+    ) -> Bytes {
+        let Some(call) = self.calls.get(key.slot as usize) else {
+            return Bytes::new();
+        };
         Request {
             method,
             uri: &call.target,
@@ -188,13 +255,32 @@ impl Endpoint {
     }
 
     pub(super) fn via(&self, flow: &Flow, branch: &str) -> String {
-        format!("SIP/2.0/{} {};branch={branch};rport", flow.transport.name(), self.identity(flow).sent_by)
+        format!(
+            "SIP/2.0/{} {};branch={branch};rport",
+            flow.transport.name(),
+            self.identity(flow).sent_by
+        )
     }
 
-    pub(super) fn add_client(&mut self, now: Instant, branch: String, flow: Flow, machine: ClientMachine, mut acts: Acts) -> SlotKey {
+    pub(super) fn add_client(
+        &mut self,
+        now: Instant,
+        branch: String,
+        flow: Flow,
+        machine: ClientMachine,
+        mut acts: Acts,
+    ) -> SlotKey {
         let generation = self.next_generation();
-        let client = ClientTransaction { generation, branch: branch.clone(), flow, machine };
-        let key = SlotKey { slot: self.clients.insert(client) as u32, generation };
+        let client = ClientTransaction {
+            generation,
+            branch: branch.clone(),
+            flow,
+            machine,
+        };
+        let key = SlotKey {
+            slot: self.clients.insert(client) as u32,
+            generation,
+        };
         self.client_of.insert(branch, key);
         self.act_client(now, key, &mut acts);
         key
@@ -219,8 +305,26 @@ fn escape(user: &str) -> String {
     let mut escaped = String::with_capacity(user.len());
     for octet in user.bytes() {
         match octet {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' | b'&' | b'='
-            | b'+' | b'$' | b',' | b';' | b'?' | b'/' => escaped.push(octet.into()),
+            b'0'..=b'9'
+            | b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'!'
+            | b'~'
+            | b'*'
+            | b'\''
+            | b'('
+            | b')'
+            | b'&'
+            | b'='
+            | b'+'
+            | b'$'
+            | b','
+            | b';'
+            | b'?'
+            | b'/' => escaped.push(octet.into()),
             _ => drop(write!(escaped, "%{octet:02X}")),
         }
     }

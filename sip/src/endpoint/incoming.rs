@@ -6,7 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::call::{Call, DialogKey, Phase};
-use super::{CallKey, Ended, Endpoint, Event, Invite, RequestKey, ServerMachine, ServerTransaction, SlotKey};
+use super::{
+    CallKey, Ended, Endpoint, Event, Invite, RequestKey, ServerMachine, ServerTransaction, SlotKey,
+};
 use crate::message::build::{Extra, Template};
 use crate::message::normalise::normalise;
 use crate::message::{CSeq, Malformed, Message, Party, Start, Via, address, is_our_version};
@@ -18,7 +20,17 @@ use crate::{Body, Flow, Transport};
 
 /// What this endpoint does; the rest of [`KNOWN`] is 405, everything else 501 (RFC 3261 §8.2.1).
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO";
-const KNOWN: [&str; 9] = ["REGISTER", "SUBSCRIBE", "NOTIFY", "REFER", "PUBLISH", "MESSAGE", "PRACK", "UPDATE", "BENOTIFY"];
+const KNOWN: [&str; 9] = [
+    "REGISTER",
+    "SUBSCRIBE",
+    "NOTIFY",
+    "REFER",
+    "PUBLISH",
+    "MESSAGE",
+    "PRACK",
+    "UPDATE",
+    "BENOTIFY",
+];
 
 const SDP: &str = "application/sdp";
 const DTMF: &str = "application/dtmf-relay";
@@ -42,7 +54,10 @@ impl Refusal {
 /// The fault is told, so that whoever sent it can mend it.
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
-        Self(400, Extra::default().line("Warning", format_args!("399 plenum \"{malformed}\"")))
+        Self(
+            400,
+            Extra::default().line("Warning", format_args!("399 plenum \"{malformed}\"")),
+        )
     }
 }
 
@@ -56,8 +71,12 @@ struct Identity {
 
 impl Identity {
     fn of(request: &Message<'_>, method: &str) -> Result<Self, Malformed> {
-        let identity =
-            Self { call_id: request.call_id()?.to_owned(), from: request.from()?, to: request.to()?, cseq: request.cseq()? };
+        let identity = Self {
+            call_id: request.call_id()?.to_owned(),
+            from: request.from()?,
+            to: request.to()?,
+            cseq: request.cseq()?,
+        };
         // Methods are compared with case (RFC 3261 §7.1).
         if identity.cseq.method != method {
             return Err(Malformed("CSeq names another method"));
@@ -76,7 +95,11 @@ impl Endpoint {
             return;
         };
         match message.start {
-            Start::Request { method, uri, version } => {
+            Start::Request {
+                method,
+                uri,
+                version,
+            } => {
                 let refused = broken.then(|| Malformed("Message cannot be read").into());
                 self.on_request(now, flow, &message, (method, uri, version), refused);
             }
@@ -85,7 +108,14 @@ impl Endpoint {
         }
     }
 
-    fn on_request(&mut self, now: Instant, flow: Flow, request: &Message<'_>, line: (&str, &str, &str), refused: Option<Refusal>) {
+    fn on_request(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        request: &Message<'_>,
+        line: (&str, &str, &str),
+        refused: Option<Refusal>,
+    ) {
         let (method, uri, version) = line;
         let Ok(via) = request.via() else {
             self.counters.malformed += 1;
@@ -104,7 +134,9 @@ impl Endpoint {
             (Some(refusal), _) => Err(refusal),
             (None, Err(malformed)) => Err((*malformed).into()),
             (None, Ok(_)) if !is_our_version(version) => Err(Refusal::new(505)),
-            (None, Ok(identity)) => self.on_new_request(now, flow, request, method, uri, identity, transaction, &via),
+            (None, Ok(identity)) => {
+                self.on_new_request(now, flow, request, method, uri, identity, transaction, &via)
+            }
         };
         if let Err(Refusal(status, extra)) = result {
             if status == 400 {
@@ -114,7 +146,10 @@ impl Endpoint {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a request's parts, taken apart once by the caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request's parts, taken apart once by the caller"
+    )]
     fn on_new_request(
         &mut self,
         now: Instant,
@@ -136,12 +171,19 @@ impl Endpoint {
             return Err(Refusal::with(501, "Allow", ALLOW));
         }
         if let Some(tag) = &identity.to.tag {
-            let dialog = DialogKey { call_id: identity.call_id.clone(), local_tag: tag.clone() };
+            let dialog = DialogKey {
+                call_id: identity.call_id.clone(),
+                local_tag: tag.clone(),
+            };
             return self.on_in_dialog(now, request, method, identity, &dialog, transaction);
         }
         match uri.split_once(':') {
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("sip") => {}
-            Some((scheme, _)) if scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c)) => {
+            Some((scheme, _))
+                if scheme
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c)) =>
+            {
                 return Err(Refusal::new(416));
             }
             _ => return Err(Malformed("Bad Request-URI").into()),
@@ -157,7 +199,10 @@ impl Endpoint {
         match method {
             "INVITE" => self.on_invite(now, flow, request, uri, identity, transaction),
             "OPTIONS" => {
-                self.tell(Event::Options { request: RequestKey(transaction), user: user_of(uri).map(Into::into) });
+                self.tell(Event::Options {
+                    request: RequestKey(transaction),
+                    user: user_of(uri).map(Into::into),
+                });
                 Ok(())
             }
             // BYE and INFO belong to a dialog.
@@ -177,9 +222,15 @@ impl Endpoint {
         let body = session_description(request)?;
         let target = request.contact()?.ok_or(Malformed("Missing Contact"))?;
         if self.calls.len() >= self.config.calls_max {
-            return Err(Refusal::with(503, "Retry-After", &RETRY_AFTER_S.to_string()));
+            return Err(Refusal::with(
+                503,
+                "Retry-After",
+                &RETRY_AFTER_S.to_string(),
+            ));
         }
-        let Some(server) = self.server(transaction) else { return Ok(()) };
+        let Some(server) = self.server(transaction) else {
+            return Ok(());
+        };
         let local_tag = server.tag.clone();
         let generation = self.next_generation();
         let routes: Vec<String> = request.all("Record-Route").map(str::to_owned).collect();
@@ -187,7 +238,11 @@ impl Endpoint {
         let passed_through = routes.is_empty() && request.all("Via").count() > 1;
         let call = self.add_call(Call {
             generation,
-            flow: if passed_through { direct(&target, flow).unwrap_or(flow) } else { flow },
+            flow: if passed_through {
+                direct(&target, flow).unwrap_or(flow)
+            } else {
+                flow
+            },
             call_id: identity.call_id.clone(),
             local: format!("{};tag={local_tag}", identity.to.value),
             remote: identity.from.value.clone(),
@@ -198,7 +253,9 @@ impl Endpoint {
             routes,
             target,
             contact: String::new(),
-            phase: Phase::Incoming { invite: transaction },
+            phase: Phase::Incoming {
+                invite: transaction,
+            },
             ended: false,
         });
         if let Some(server) = self.server(transaction) {
@@ -231,7 +288,10 @@ impl Endpoint {
         let Some(call) = self.call(key).filter(|call| call.is_with(&identity.from)) else {
             return Err(Refusal::new(481));
         };
-        if call.remote_cseq.is_some_and(|last| identity.cseq.number <= last) {
+        if call
+            .remote_cseq
+            .is_some_and(|last| identity.cseq.number <= last)
+        {
             return Err(Refusal::new(500));
         }
         call.remote_cseq = Some(identity.cseq.number);
@@ -242,9 +302,14 @@ impl Endpoint {
                 Ok(())
             }
             "INVITE" => self.on_reinvite(request, key, transaction),
-            "INFO" => match (request.header("Info-Package"), request.header("Content-Type")) {
+            "INFO" => match (
+                request.header("Info-Package"),
+                request.header("Content-Type"),
+            ) {
                 (Some(_), _) => Err(Refusal::with(469, "Recv-Info", "")),
-                (None, Some(kind)) if !is_media_type(kind, DTMF) => Err(Refusal::with(415, "Accept", DTMF)),
+                (None, Some(kind)) if !is_media_type(kind, DTMF) => {
+                    Err(Refusal::with(415, "Accept", DTMF))
+                }
                 _ => {
                     self.respond(now, transaction, 200, Extra::default(), None);
                     Ok(())
@@ -259,7 +324,11 @@ impl Endpoint {
     }
 
     fn on_bye(&mut self, now: Instant, key: CallKey) {
-        if let Some(Call { phase: Phase::Incoming { invite }, .. }) = self.call(key) {
+        if let Some(Call {
+            phase: Phase::Incoming { invite },
+            ..
+        }) = self.call(key)
+        {
             // RFC 3261 §15.1.2: pending requests get 487.
             let invite = *invite;
             self.respond(now, invite, 487, Extra::default(), None);
@@ -268,16 +337,30 @@ impl Endpoint {
         self.drop_call(key);
     }
 
-    fn on_reinvite(&mut self, request: &Message<'_>, key: CallKey, transaction: SlotKey) -> Result<(), Refusal> {
+    fn on_reinvite(
+        &mut self,
+        request: &Message<'_>,
+        key: CallKey,
+        transaction: SlotKey,
+    ) -> Result<(), Refusal> {
         let body = session_description(request)?;
         let target = request.contact()?;
         let wait = 1 + self.random() % 10;
-        let Some(call) = self.call(key) else { return Err(Refusal::new(481)) };
+        let Some(call) = self.call(key) else {
+            return Err(Refusal::new(481));
+        };
         match &mut call.phase {
-            Phase::Up { reinvite: reinvite @ None, answer: None, bye: None, .. } => *reinvite = Some(transaction),
+            Phase::Up {
+                reinvite: reinvite @ None,
+                answer: None,
+                bye: None,
+                ..
+            } => *reinvite = Some(transaction),
             Phase::Up { bye: Some(_), .. } => return Err(Refusal::new(481)),
             // RFC 3261 §14.2: one after the other.
-            Phase::Up { .. } | Phase::Incoming { .. } => return Err(Refusal::with(500, "Retry-After", &wait.to_string())),
+            Phase::Up { .. } | Phase::Incoming { .. } => {
+                return Err(Refusal::with(500, "Retry-After", &wait.to_string()));
+            }
             Phase::Outgoing { .. } => return Err(Refusal::new(491)),
         }
         if let Some(target) = target {
@@ -290,12 +373,24 @@ impl Endpoint {
         Ok(())
     }
 
-    fn on_cancel(&mut self, now: Instant, cancel: &Message<'_>, transaction: SlotKey, via: &Via) -> Result<(), Refusal> {
+    fn on_cancel(
+        &mut self,
+        now: Instant,
+        cancel: &Message<'_>,
+        transaction: SlotKey,
+        via: &Via,
+    ) -> Result<(), Refusal> {
         let cancelled = Key::of_cancelled(cancel, via);
-        let invite = *self.server_of.get(&cancelled).ok_or_else(|| Refusal::new(481))?;
-        let Some(server) = self.server(invite) else { return Err(Refusal::new(481)) };
+        let invite = *self
+            .server_of
+            .get(&cancelled)
+            .ok_or_else(|| Refusal::new(481))?;
+        let Some(server) = self.server(invite) else {
+            return Err(Refusal::new(481));
+        };
         let (tag, call) = (server.tag.clone(), server.call);
-        let pending = matches!(&server.machine, ServerMachine::Invite(machine) if machine.is_pending());
+        let pending =
+            matches!(&server.machine, ServerMachine::Invite(machine) if machine.is_pending());
         if let Some(server) = self.server(transaction) {
             // One To-tag for the INVITE and its CANCEL (RFC 3261 §9.2).
             server.tag = tag;
@@ -324,31 +419,59 @@ impl Endpoint {
 
     fn on_ack(&mut self, now: Instant, ack: &Message<'_>, key: &Key) {
         if let Some(&transaction) = self.server_of.get(key)
-            && let Some(ServerTransaction { machine: ServerMachine::Invite(machine), .. }) = self.server(transaction)
+            && let Some(ServerTransaction {
+                machine: ServerMachine::Invite(machine),
+                ..
+            }) = self.server(transaction)
         {
             let mut acts = Acts::default();
             machine.on_ack(&mut acts);
             self.act_server(now, transaction, acts);
         }
-        let Ok(Identity { call_id, from, to, cseq }) = Identity::of(ack, "ACK") else { return };
-        let dialog = DialogKey { call_id, local_tag: to.tag.unwrap_or_default() };
-        let Some(&key) = self.call_of.get(&dialog) else { return };
-        let Some(call) = self.call(key).filter(|call| call.remote_tag == from.tag) else { return };
-        let Phase::Up { answer, bye, .. } = &mut call.phase else { return };
-        if answer.as_ref().is_none_or(|answer| answer.cseq != cseq.number) {
+        let Ok(Identity {
+            call_id,
+            from,
+            to,
+            cseq,
+        }) = Identity::of(ack, "ACK")
+        else {
+            return;
+        };
+        let dialog = DialogKey {
+            call_id,
+            local_tag: to.tag.unwrap_or_default(),
+        };
+        let Some(&key) = self.call_of.get(&dialog) else {
+            return;
+        };
+        let Some(call) = self.call(key).filter(|call| call.remote_tag == from.tag) else {
+            return;
+        };
+        let Phase::Up { answer, bye, .. } = &mut call.phase else {
+            return;
+        };
+        if answer
+            .as_ref()
+            .is_none_or(|answer| answer.cseq != cseq.number)
+        {
             return;
         }
         *answer = None;
         match bye.take() {
             Some(reason) => self.send_bye(now, key, reason.as_deref()),
             // A body that is no session description is no answer; the user sees that there is none.
-            None => self.tell(Event::Established { call: key, body: session_description(ack).unwrap_or(None) }),
+            None => self.tell(Event::Established {
+                call: key,
+                body: session_description(ack).unwrap_or(None),
+            }),
         }
     }
 
     fn on_retransmission(&mut self, now: Instant, key: SlotKey) {
         self.counters.retransmissions_received += 1;
-        let Some(server) = self.server(key) else { return };
+        let Some(server) = self.server(key) else {
+            return;
+        };
         let mut acts = Acts::default();
         match &server.machine {
             ServerMachine::Invite(machine) => machine.on_retransmission(&mut acts),
@@ -359,8 +482,18 @@ impl Endpoint {
 
     /// RFC 3261 §8.2.2.2: the same request that came by another way.
     fn refuse_merged(&mut self, transaction: SlotKey, identity: &Identity) -> Result<(), Refusal> {
-        let Identity { call_id, from, cseq, .. } = identity;
-        let name = format!("{call_id} {} {} {}", from.tag.as_deref().unwrap_or_default(), cseq.number, cseq.method);
+        let Identity {
+            call_id,
+            from,
+            cseq,
+            ..
+        } = identity;
+        let name = format!(
+            "{call_id} {} {} {}",
+            from.tag.as_deref().unwrap_or_default(),
+            cseq.number,
+            cseq.method
+        );
         if self.server_by_identity.contains_key(&name) {
             return Err(Refusal::new(482));
         }
@@ -371,12 +504,22 @@ impl Endpoint {
         Ok(())
     }
 
-    fn add_server(&mut self, now: Instant, flow: Flow, request: &Message<'_>, method: &str, via: &Via, key: Key) -> SlotKey {
+    fn add_server(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        request: &Message<'_>,
+        method: &str,
+        via: &Via,
+        key: Key,
+    ) -> SlotKey {
         let generation = self.next_generation();
         let reliable = Reliable(flow.transport.is_reliable());
         let mut acts = Acts::default();
         let machine = match method {
-            "INVITE" => ServerMachine::Invite(InviteServer::new(self.config.timers, reliable, &mut acts)),
+            "INVITE" => {
+                ServerMachine::Invite(InviteServer::new(self.config.timers, reliable, &mut acts))
+            }
             _ => ServerMachine::Other(server::Server::new(self.config.timers, reliable)),
         };
         let server = ServerTransaction {
@@ -388,18 +531,35 @@ impl Endpoint {
             tag: self.new_tag(),
             identity: String::new(),
         };
-        let slot = SlotKey { slot: self.servers.insert(server) as u32, generation };
+        let slot = SlotKey {
+            slot: self.servers.insert(server) as u32,
+            generation,
+        };
         self.server_of.insert(key, slot);
         self.act_server(now, slot, acts);
         slot
     }
 
     /// Answers a request outside of what a dialog adds.
-    pub(super) fn respond(&mut self, now: Instant, key: SlotKey, status: u16, extra: Extra, body: Option<&Body>) -> Bytes {
+    pub(super) fn respond(
+        &mut self,
+        now: Instant,
+        key: SlotKey,
+        status: u16,
+        extra: Extra,
+        body: Option<&Body>,
+    ) -> Bytes {
         let user_agent = self.config.user_agent.clone();
-        let Some(server) = self.server(key) else { return Bytes::new() };
+        let Some(server) = self.server(key) else {
+            return Bytes::new();
+        };
         let tag = (!server.template.has_to_tag()).then(|| server.tag.clone());
-        let response = server.template.response(status, tag.as_deref(), &extra.line("Server", user_agent), body);
+        let response = server.template.response(
+            status,
+            tag.as_deref(),
+            &extra.line("Server", user_agent),
+            body,
+        );
         let mut acts = Acts::default();
         match &mut server.machine {
             ServerMachine::Invite(machine) => machine.respond(status, response.clone(), &mut acts),
@@ -412,7 +572,11 @@ impl Endpoint {
 
 /// What a 200 to OPTIONS tells (RFC 3261 §11.2).
 pub(super) fn capabilities() -> Extra {
-    Extra::default().line("Allow", ALLOW).line("Accept", SDP).line("Accept-Encoding", "identity").line("Supported", "")
+    Extra::default()
+        .line("Allow", ALLOW)
+        .line("Accept", SDP)
+        .line("Accept-Encoding", "identity")
+        .line("Supported", "")
 }
 
 /// The body, if it is a session description; None without a body.
@@ -420,19 +584,28 @@ fn session_description(message: &Message<'_>) -> Result<Option<Body>, Refusal> {
     if message.body.is_empty() {
         return Ok(None);
     }
-    if message.words("Content-Encoding").any(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    if message
+        .words("Content-Encoding")
+        .any(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+    {
         return Err(Refusal::with(415, "Accept-Encoding", "identity"));
     }
     match message.header("Content-Type") {
-        Some(kind) if is_media_type(kind, SDP) => {
-            Ok(Some(Body { content_type: SDP.to_owned(), content: Bytes::copy_from_slice(message.body) }))
-        }
+        Some(kind) if is_media_type(kind, SDP) => Ok(Some(Body {
+            content_type: SDP.to_owned(),
+            content: Bytes::copy_from_slice(message.body),
+        })),
         _ => Err(Refusal::with(415, "Accept", SDP)),
     }
 }
 
 fn is_media_type(value: &str, wanted: &str) -> bool {
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case(wanted)
 }
 
 /// The flow straight to a Contact, where that is an address.
@@ -441,7 +614,14 @@ fn direct(target: &str, flow: Flow) -> Option<Flow> {
         return None;
     }
     let uri = rsip::Uri::try_from(address(target)?.as_str()).ok()?;
-    let port = uri.host_with_port.port.as_ref().map_or(5060, |port| *port.value());
+    let port = uri
+        .host_with_port
+        .port
+        .as_ref()
+        .map_or(5060, |port| *port.value());
     let ip: IpAddr = uri.host_with_port.host.to_string().parse().ok()?;
-    Some(Flow { peer: SocketAddr::new(ip, port), ..flow })
+    Some(Flow {
+        peer: SocketAddr::new(ip, port),
+        ..flow
+    })
 }

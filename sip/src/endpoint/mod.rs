@@ -104,13 +104,23 @@ pub enum Event {
     /// Our call is answered; the ACK is on its way.
     Accepted { call: CallKey, body: Option<Body> },
     /// Our call is to be placed elsewhere, at one of these URIs, the preferred first. The call is over.
-    Redirected { call: CallKey, contacts: Vec<String> },
+    Redirected {
+        call: CallKey,
+        contacts: Vec<String>,
+    },
     /// Our call is refused, or (408) nobody answered. The call is over.
-    Rejected { call: CallKey, status: u16, retry_after_s: Option<u32> },
+    Rejected {
+        call: CallKey,
+        status: u16,
+        retry_after_s: Option<u32>,
+    },
     /// A call that was offered, answered or placed is over; said once.
     Ended { call: CallKey, cause: Ended },
     /// Somebody asks what could be had here. To be answered by `respond_options`.
-    Options { request: RequestKey, user: Option<String> },
+    Options {
+        request: RequestKey,
+        user: Option<String>,
+    },
 }
 
 /// An incoming call.
@@ -156,7 +166,11 @@ impl Rejection {
     /// `status` is a final status that is no success.
     pub fn new(status: u16) -> Self {
         debug_assert!((300..700).contains(&status));
-        Self { status, retry_after_s: None, warning: None }
+        Self {
+            status,
+            retry_after_s: None,
+            warning: None,
+        }
     }
 
     pub fn retry_after(mut self, seconds: u32) -> Self {
@@ -216,9 +230,16 @@ enum Wake {
     Server(SlotKey, Timer),
     Client(SlotKey, Timer),
     /// Our 2xx, sent again after `interval`.
-    Answer { slot: u32, generation: u32, interval: Duration },
+    Answer {
+        slot: u32,
+        generation: u32,
+        interval: Duration,
+    },
     /// No ACK has come for our 2xx.
-    AckTimeout { slot: u32, generation: u32 },
+    AckTimeout {
+        slot: u32,
+        generation: u32,
+    },
 }
 
 struct ServerTransaction {
@@ -248,8 +269,13 @@ struct ClientTransaction {
 }
 
 enum ClientMachine {
-    Invite { machine: InviteClient, call: CallKey },
-    Other { machine: client::Client },
+    Invite {
+        machine: InviteClient,
+        call: CallKey,
+    },
+    Other {
+        machine: client::Client,
+    },
 }
 
 impl Endpoint {
@@ -291,15 +317,22 @@ impl Endpoint {
             match wake {
                 Wake::Server(key, timer) => self.on_server_timer(now, key, timer),
                 Wake::Client(key, timer) => self.on_client_timer(now, key, timer),
-                Wake::Answer { slot, generation, interval } => self.on_answer_due(now, CallKey { slot, generation }, interval),
-                Wake::AckTimeout { slot, generation } => self.on_ack_timeout(now, CallKey { slot, generation }),
+                Wake::Answer {
+                    slot,
+                    generation,
+                    interval,
+                } => self.on_answer_due(now, CallKey { slot, generation }, interval),
+                Wake::AckTimeout { slot, generation } => {
+                    self.on_ack_timeout(now, CallKey { slot, generation })
+                }
             }
         }
     }
 
     /// A connection has gone: what can only come or go over it has failed.
     pub fn handle_flow_closed(&mut self, now: Instant, flow: Flow) {
-        let of_flow = |other: &Flow| other.stream == flow.stream && other.transport == flow.transport;
+        let of_flow =
+            |other: &Flow| other.stream == flow.stream && other.transport == flow.transport;
         let lost: Vec<CallKey> = self.call_keys(|call| of_flow(&call.flow)).collect();
         for call in lost {
             self.end(now, call, Ended::TransportFailed);
@@ -309,17 +342,23 @@ impl Endpoint {
             .clients
             .iter()
             .filter(|(_, client)| of_flow(&client.flow))
-            .map(|(slot, client)| SlotKey { slot: slot as u32, generation: client.generation })
+            .map(|(slot, client)| SlotKey {
+                slot: slot as u32,
+                generation: client.generation,
+            })
             .collect();
         dead.into_iter().for_each(|key| self.drop_client(key));
     }
 
     /// No request of ours waits for an answer.
     pub fn is_idle(&self) -> bool {
-        self.clients.iter().all(|(_, client)| match &client.machine {
-            ClientMachine::Invite { machine, .. } => !machine.is_pending(),
-            ClientMachine::Other { machine } => !machine.is_pending(),
-        }) && self.calls.iter().all(|(_, call)| !call.owes_bye())
+        self.clients
+            .iter()
+            .all(|(_, client)| match &client.machine {
+                ClientMachine::Invite { machine, .. } => !machine.is_pending(),
+                ClientMachine::Other { machine } => !machine.is_pending(),
+            })
+            && self.calls.iter().all(|(_, call)| !call.owes_bye())
     }
 
     pub fn counters(&self) -> &Counters {
@@ -367,24 +406,34 @@ impl Endpoint {
     fn identity(&self, flow: &Flow) -> &ListenerIdentity {
         let listeners = &self.config.listeners;
         // Flows name listeners that the configuration has; one that does not gets the first.
-        listeners.get(usize::from(flow.listener)).unwrap_or(&listeners[0])
+        listeners
+            .get(usize::from(flow.listener))
+            .unwrap_or(&listeners[0])
     }
 
     fn server(&mut self, key: SlotKey) -> Option<&mut ServerTransaction> {
-        self.servers.get_mut(key.slot as usize).filter(|server| server.generation == key.generation)
+        self.servers
+            .get_mut(key.slot as usize)
+            .filter(|server| server.generation == key.generation)
     }
 
     fn client(&mut self, key: SlotKey) -> Option<&mut ClientTransaction> {
-        self.clients.get_mut(key.slot as usize).filter(|client| client.generation == key.generation)
+        self.clients
+            .get_mut(key.slot as usize)
+            .filter(|client| client.generation == key.generation)
     }
 
     fn on_server_timer(&mut self, now: Instant, key: SlotKey, timer: Timer) {
-        let Some(server) = self.server(key) else { return };
+        let Some(server) = self.server(key) else {
+            return;
+        };
         let mut acts = Acts::default();
         match &mut server.machine {
             ServerMachine::Invite(machine) => {
                 if timer == Timer::Trying && machine.wants_trying() {
-                    let trying = server.template.response(100, None, &Default::default(), None);
+                    let trying = server
+                        .template
+                        .response(100, None, &Default::default(), None);
                     machine.respond(100, trying, &mut acts);
                 }
                 machine.on_timer(timer, &mut acts);
@@ -396,7 +445,9 @@ impl Endpoint {
 
     /// Does what a server machine wants done.
     fn act_server(&mut self, now: Instant, key: SlotKey, acts: Acts) {
-        let Some(server) = self.server(key) else { return };
+        let Some(server) = self.server(key) else {
+            return;
+        };
         let flow = server.template.flow;
         if let Some(message) = acts.send {
             self.transmit(flow, message);
@@ -413,7 +464,9 @@ impl Endpoint {
     }
 
     fn on_client_timer(&mut self, now: Instant, key: SlotKey, timer: Timer) {
-        let Some(client) = self.client(key) else { return };
+        let Some(client) = self.client(key) else {
+            return;
+        };
         let mut acts = Acts::default();
         match &mut client.machine {
             ClientMachine::Invite { machine, .. } => machine.on_timer(timer, &mut acts),
@@ -424,7 +477,9 @@ impl Endpoint {
 
     /// Does what a client machine wants done.
     fn act_client(&mut self, now: Instant, key: SlotKey, acts: &mut Acts) {
-        let Some(client) = self.client(key) else { return };
+        let Some(client) = self.client(key) else {
+            return;
+        };
         let flow = client.flow;
         let call = match &client.machine {
             ClientMachine::Invite { call, .. } => Some(*call),

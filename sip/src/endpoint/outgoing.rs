@@ -27,7 +27,11 @@ impl std::error::Error for TooManyCalls {}
 impl Endpoint {
     /// Lets the caller hear ringing (180).
     pub fn ring(&mut self, now: Instant, call: CallKey) {
-        if let Some(Call { phase: Phase::Incoming { invite }, .. }) = self.call(call) {
+        if let Some(Call {
+            phase: Phase::Incoming { invite },
+            ..
+        }) = self.call(call)
+        {
             let invite = *invite;
             self.respond(now, invite, 180, Extra::default().record_routes(), None);
         }
@@ -45,17 +49,36 @@ impl Endpoint {
             Phase::Outgoing { .. } => return,
         };
         if matches!(call.phase, Phase::Incoming { .. }) {
-            call.phase = Phase::Up { answer: None, reinvite: None, ack: None, bye: None };
+            call.phase = Phase::Up {
+                answer: None,
+                reinvite: None,
+                ack: None,
+                bye: None,
+            };
         }
         let (flow, cseq) = (call.flow, call.remote_cseq.unwrap_or_default());
         let contact = self.contact_value(contact_user, &flow);
-        let extra = Extra::default().record_routes().line("Contact", &contact).line("Allow", ALLOW).line("Supported", "");
+        let extra = Extra::default()
+            .record_routes()
+            .line("Contact", &contact)
+            .line("Allow", ALLOW)
+            .line("Supported", "");
         if let Some(call) = self.call(key) {
             call.contact = contact;
         }
-        let Some(answer_flow) = self.server(invite).map(|server| server.template.flow) else { return };
+        let Some(answer_flow) = self.server(invite).map(|server| server.template.flow) else {
+            return;
+        };
         let response = self.respond(now, invite, 200, extra, Some(&body));
-        self.await_ack(now, key, Answer { response, flow: answer_flow, cseq });
+        self.await_ack(
+            now,
+            key,
+            Answer {
+                response,
+                flow: answer_flow,
+                cseq,
+            },
+        );
     }
 
     /// Refuses an INVITE, which ends the call without an event, or a re-INVITE, which does not.
@@ -79,10 +102,16 @@ impl Endpoint {
     /// Sends the caller elsewhere (302): URIs with their q values, which differ so that the caller tries
     /// them one after the other (RFC 3261 §8.1.3.4). The call is over, without an event.
     pub fn redirect(&mut self, now: Instant, key: CallKey, contacts: &[(String, f32)]) {
-        if let Some(Call { phase: Phase::Incoming { invite }, .. }) = self.call(key) {
+        if let Some(Call {
+            phase: Phase::Incoming { invite },
+            ..
+        }) = self.call(key)
+        {
             let invite = *invite;
             // No Expires: such a contact is good for this one call (RFC 3261 §21.3.3).
-            let line = |extra: Extra, (uri, q): &(String, f32)| extra.line("Contact", format_args!("<{uri}>;q={q:.3}"));
+            let line = |extra: Extra, (uri, q): &(String, f32)| {
+                extra.line("Contact", format_args!("<{uri}>;q={q:.3}"))
+            };
             let extra = contacts.iter().fold(Extra::default(), line);
             self.respond(now, invite, 302, extra, None);
             self.drop_call(key);
@@ -100,7 +129,11 @@ impl Endpoint {
                 self.drop_call(key);
             }
             Phase::Outgoing { .. } => self.cancel(now, key),
-            Phase::Up { answer: Some(_), bye, .. } => {
+            Phase::Up {
+                answer: Some(_),
+                bye,
+                ..
+            } => {
                 // RFC 3261 §15: not before the ACK.
                 *bye = Some(reason.map(str::to_owned));
                 self.end(now, key, Ended::LocalBye);
@@ -116,12 +149,26 @@ impl Endpoint {
     ///
     /// # Errors
     /// The endpoint has as many calls as it may.
-    pub fn invite(&mut self, now: Instant, flow: Flow, invitation: Invitation) -> Result<CallKey, TooManyCalls> {
+    pub fn invite(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        invitation: Invitation,
+    ) -> Result<CallKey, TooManyCalls> {
         if self.calls.len() >= self.config.calls_max {
             return Err(TooManyCalls);
         }
-        let Invitation { target, from, contact_user, body } = invitation;
-        let (local_tag, branch, call_id) = (self.new_tag(), self.new_branch(), format!("{:016x}{:016x}", self.random(), self.random()));
+        let Invitation {
+            target,
+            from,
+            contact_user,
+            body,
+        } = invitation;
+        let (local_tag, branch, call_id) = (
+            self.new_tag(),
+            self.new_branch(),
+            format!("{:016x}{:016x}", self.random(), self.random()),
+        );
         let generation = self.next_generation();
         let local = format!("<{from}>;tag={local_tag}");
         let remote = format!("<{target}>");
@@ -135,11 +182,17 @@ impl Endpoint {
             call_id: &call_id,
             cseq: 1,
             routes: &[],
-            extra: Extra::default().line("Contact", &contact).line("Allow", ALLOW).line("User-Agent", &self.config.user_agent),
+            extra: Extra::default()
+                .line("Contact", &contact)
+                .line("Allow", ALLOW)
+                .line("User-Agent", &self.config.user_agent),
             body: body.as_ref(),
         }
         .write();
-        let nowhere = SlotKey { slot: u32::MAX, generation: 0 };
+        let nowhere = SlotKey {
+            slot: u32::MAX,
+            generation: 0,
+        };
         let key = self.add_call(Call {
             generation,
             flow,
@@ -153,13 +206,31 @@ impl Endpoint {
             routes: Vec::new(),
             target,
             contact,
-            phase: Phase::Outgoing { invite: nowhere, cancelling: false },
+            phase: Phase::Outgoing {
+                invite: nowhere,
+                cancelling: false,
+            },
             ended: false,
         });
         let mut acts = Acts::default();
-        let machine = InviteClient::new(self.config.timers, Reliable(flow.transport.is_reliable()), request, &mut acts);
-        let transaction = self.add_client(now, branch, flow, ClientMachine::Invite { machine, call: key }, acts);
-        if let Some(Call { phase: Phase::Outgoing { invite, .. }, .. }) = self.call(key) {
+        let machine = InviteClient::new(
+            self.config.timers,
+            Reliable(flow.transport.is_reliable()),
+            request,
+            &mut acts,
+        );
+        let transaction = self.add_client(
+            now,
+            branch,
+            flow,
+            ClientMachine::Invite { machine, call: key },
+            acts,
+        );
+        if let Some(Call {
+            phase: Phase::Outgoing { invite, .. },
+            ..
+        }) = self.call(key)
+        {
             *invite = transaction;
         }
         Ok(key)
@@ -167,7 +238,13 @@ impl Endpoint {
 
     /// Takes back a call that is not answered; the far end is told as soon as it has said anything.
     pub fn cancel(&mut self, now: Instant, key: CallKey) {
-        let Some(Call { phase: Phase::Outgoing { invite, cancelling }, .. }) = self.call(key) else { return };
+        let Some(Call {
+            phase: Phase::Outgoing { invite, cancelling },
+            ..
+        }) = self.call(key)
+        else {
+            return;
+        };
         if std::mem::replace(cancelling, true) {
             return;
         }
@@ -181,29 +258,69 @@ impl Endpoint {
     }
 
     pub(super) fn send_cancel(&mut self, now: Instant, key: CallKey) {
-        let Some(Call { phase: Phase::Outgoing { invite, .. }, .. }) = self.call(key) else { return };
+        let Some(Call {
+            phase: Phase::Outgoing { invite, .. },
+            ..
+        }) = self.call(key)
+        else {
+            return;
+        };
         let invite = *invite;
-        let Some(client) = self.client(invite) else { return };
-        let ClientMachine::Invite { machine, .. } = &client.machine else { return };
-        let (request, flow, branch) = (machine.request().clone(), client.flow, client.branch.clone());
-        let Ok(request) = Message::parse(&request) else { return };
+        let Some(client) = self.client(invite) else {
+            return;
+        };
+        let ClientMachine::Invite { machine, .. } = &client.machine else {
+            return;
+        };
+        let (request, flow, branch) = (
+            machine.request().clone(),
+            client.flow,
+            client.branch.clone(),
+        );
+        let Ok(request) = Message::parse(&request) else {
+            return;
+        };
         let cancel = follow_up(&request, "CANCEL", request.header("To").unwrap_or_default());
         let mut acts = Acts::default();
-        let machine = client::Client::new(self.config.timers, Reliable(flow.transport.is_reliable()), cancel, &mut acts);
+        let machine = client::Client::new(
+            self.config.timers,
+            Reliable(flow.transport.is_reliable()),
+            cancel,
+            &mut acts,
+        );
         // A CANCEL shares its INVITE's branch; responses are told apart by CSeq.
-        self.add_client(now, cancel_key(&branch), flow, ClientMachine::Other { machine }, acts);
+        self.add_client(
+            now,
+            cancel_key(&branch),
+            flow,
+            ClientMachine::Other { machine },
+            acts,
+        );
     }
 
     /// Answers an OPTIONS: None says what can be had here, a rejection why a call would be refused.
-    pub fn respond_options(&mut self, now: Instant, request: RequestKey, refused: Option<Rejection>) {
+    pub fn respond_options(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        refused: Option<Rejection>,
+    ) {
         let RequestKey(key) = request;
-        let Some(flow) = self.server(key).map(|server| server.template.flow) else { return };
+        let Some(flow) = self.server(key).map(|server| server.template.flow) else {
+            return;
+        };
         match refused {
             None => {
-                let contact = format!("<sip:{}>{}", self.identity(&flow).sent_by, if self.config.focus { ";isfocus" } else { "" });
+                let contact = format!(
+                    "<sip:{}>{}",
+                    self.identity(&flow).sent_by,
+                    if self.config.focus { ";isfocus" } else { "" }
+                );
                 self.respond(now, key, 200, capabilities().line("Contact", contact), None);
             }
-            Some(rejection) => drop(self.respond(now, key, rejection.status, extra(&rejection), None)),
+            Some(rejection) => {
+                drop(self.respond(now, key, rejection.status, extra(&rejection), None))
+            }
         }
     }
 }

@@ -32,7 +32,11 @@ impl Template {
             };
         }
         for name in ["From", "Call-ID", "CSeq"] {
-            let _ = write!(head, "{name}: {}\r\n", request.header(name).unwrap_or_default());
+            let _ = write!(
+                head,
+                "{name}: {}\r\n",
+                request.header(name).unwrap_or_default()
+            );
         }
         let mut record_routes = String::new();
         for value in request.all("Record-Route") {
@@ -40,7 +44,13 @@ impl Template {
         }
         let to = request.header("To").unwrap_or_default().to_owned();
         let has_to_tag = request.to().is_ok_and(|to| to.tag.is_some());
-        Self { head, to, has_to_tag, record_routes, flow: response_flow(via, flow) }
+        Self {
+            head,
+            to,
+            has_to_tag,
+            record_routes,
+            flow: response_flow(via, flow),
+        }
     }
 
     /// The request names a dialog: its responses repeat the tag and get none of ours.
@@ -48,9 +58,23 @@ impl Template {
         self.has_to_tag
     }
 
-    pub(crate) fn response(&self, status: u16, to_tag: Option<&str>, extra: &Extra, body: Option<&Body>) -> Bytes {
-        let mut text = String::with_capacity(self.head.len() + 512 + body.map_or(0, |body| body.content.len()));
-        let _ = write!(text, "SIP/2.0 {status} {}\r\n{}To: {}", status::reason(status), self.head, self.to);
+    pub(crate) fn response(
+        &self,
+        status: u16,
+        to_tag: Option<&str>,
+        extra: &Extra,
+        body: Option<&Body>,
+    ) -> Bytes {
+        let mut text = String::with_capacity(
+            self.head.len() + 512 + body.map_or(0, |body| body.content.len()),
+        );
+        let _ = write!(
+            text,
+            "SIP/2.0 {status} {}\r\n{}To: {}",
+            status::reason(status),
+            self.head,
+            self.to
+        );
         if let Some(tag) = to_tag {
             let _ = write!(text, ";tag={tag}");
         }
@@ -86,8 +110,15 @@ impl Extra {
 pub(crate) fn finish(mut text: String, body: Option<&Body>) -> Bytes {
     match body {
         None => text.push_str("Content-Length: 0\r\n\r\n"),
-        Some(Body { content_type, content }) => {
-            let _ = write!(text, "Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n", content.len());
+        Some(Body {
+            content_type,
+            content,
+        }) => {
+            let _ = write!(
+                text,
+                "Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+                content.len()
+            );
             let mut message = text.into_bytes();
             message.extend_from_slice(content);
             return message.into();
@@ -101,9 +132,13 @@ fn with_source(value: &str, via: &Via, source: SocketAddr) -> String {
     // A `received` in a request is nobody's but ours to write.
     let params = value.split(';').enumerate().filter(|(index, param)| {
         let name = param.split('=').next().unwrap_or_default().trim();
-        *index == 0 || !(name.eq_ignore_ascii_case("received") || name.eq_ignore_ascii_case("rport"))
+        *index == 0
+            || !(name.eq_ignore_ascii_case("received") || name.eq_ignore_ascii_case("rport"))
     });
-    let mut value = params.map(|(_, param)| param.trim()).collect::<Vec<_>>().join(";");
+    let mut value = params
+        .map(|(_, param)| param.trim())
+        .collect::<Vec<_>>()
+        .join(";");
     let _ = write!(value, ";received={}", source.ip());
     if via.asks_for_rport {
         let _ = write!(value, ";rport={}", source.port());
@@ -119,7 +154,10 @@ fn response_flow(via: &Via, flow: Flow) -> Flow {
         // RFC 3581: back to where it came from, if asked so; else to the port it names at that address.
         Transport::Udp if !via.asks_for_rport => {
             let port = via.port.unwrap_or(DEFAULT_PORT);
-            Flow { peer: SocketAddr::new(flow.peer.ip(), port), ..flow }
+            Flow {
+                peer: SocketAddr::new(flow.peer.ip(), port),
+                ..flow
+            }
         }
         _ => flow,
     }
@@ -142,13 +180,30 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     pub(crate) fn write(&self) -> Bytes {
-        let Self { method, uri, via, from, to, call_id, cseq, routes, extra, body } = self;
+        let Self {
+            method,
+            uri,
+            via,
+            from,
+            to,
+            call_id,
+            cseq,
+            routes,
+            extra,
+            body,
+        } = self;
         let mut text = String::with_capacity(1_024);
-        let _ = write!(text, "{method} {uri} SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\n");
+        let _ = write!(
+            text,
+            "{method} {uri} SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\n"
+        );
         for route in *routes {
             let _ = write!(text, "Route: {route}\r\n");
         }
-        let _ = write!(text, "From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n");
+        let _ = write!(
+            text,
+            "From: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n"
+        );
         text.push_str(&extra.lines);
         finish(text, *body)
     }
@@ -157,7 +212,9 @@ impl Request<'_> {
 /// The ACK of a refusal, or a CANCEL: the request again with another method, its first Via, its Routes
 /// and its identity (RFC 3261 §17.1.1.3, §9.1). `to` is the To of the response for an ACK.
 pub(crate) fn follow_up(request: &Message<'_>, method: &str, to: &str) -> Bytes {
-    let super::Start::Request { uri, .. } = request.start else { return Bytes::new() };
+    let super::Start::Request { uri, .. } = request.start else {
+        return Bytes::new();
+    };
     let header = |name| request.header(name).unwrap_or_default();
     let routes: Vec<String> = request.all("Route").map(str::to_owned).collect();
     Request {
@@ -180,16 +237,24 @@ mod tests {
     use super::*;
 
     fn flow(peer: &str) -> Flow {
-        Flow { transport: Transport::Udp, peer: peer.parse().unwrap(), listener: 0, stream: 0 }
+        Flow {
+            transport: Transport::Udp,
+            peer: peer.parse().unwrap(),
+            listener: 0,
+            stream: 0,
+        }
     }
 
     #[track_caller]
     fn check(via: &str, source: &str, written: &str, destination: &str) {
-        let text = format!("OPTIONS sip:h SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:h>\r\nCall-ID: c\r\nCSeq: 2 OPTIONS\r\n\r\n");
+        let text = format!(
+            "OPTIONS sip:h SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:h>\r\nCall-ID: c\r\nCSeq: 2 OPTIONS\r\n\r\n"
+        );
         let request = Message::parse(text.as_bytes()).unwrap();
         let template = Template::new(&request, &request.via().unwrap(), flow(source));
         assert_eq!(template.flow.peer, destination.parse().unwrap());
-        let response = template.response(200, Some("t"), &Extra::default().line("Allow", "BYE"), None);
+        let response =
+            template.response(200, Some("t"), &Extra::default().line("Allow", "BYE"), None);
         let expected = format!(
             "SIP/2.0 200 OK\r\nVia: {written}\r\nFrom: <sip:a@b>;tag=1\r\nCall-ID: c\r\nCSeq: 2 OPTIONS\r\nTo: <sip:h>;tag=t\r\nAllow: BYE\r\nContent-Length: 0\r\n\r\n"
         );
@@ -210,6 +275,11 @@ mod tests {
             "SIP/2.0/UDP 10.0.0.1:5062;branch=z9hG4bKa;received=192.0.2.7",
             "192.0.2.7:5062",
         );
-        check("SIP/2.0/UDP h", "192.0.2.7:40000", "SIP/2.0/UDP h;received=192.0.2.7", "192.0.2.7:5060");
+        check(
+            "SIP/2.0/UDP h",
+            "192.0.2.7:40000",
+            "SIP/2.0/UDP h;received=192.0.2.7",
+            "192.0.2.7:5060",
+        );
     }
 }

@@ -15,8 +15,14 @@ const VERSION: &str = "SIP/2.0";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start<'a> {
-    Request { method: &'a str, uri: &'a str, version: &'a str },
-    Response { status: u16 },
+    Request {
+        method: &'a str,
+        uri: &'a str,
+        version: &'a str,
+    },
+    Response {
+        status: u16,
+    },
 }
 
 /// A normalised message (see [`normalise`]); borrows from it.
@@ -39,15 +45,26 @@ impl fmt::Display for Malformed {
 
 impl<'a> Message<'a> {
     pub(crate) fn parse(normal: &'a [u8]) -> Result<Self, Malformed> {
-        let end = normal.windows(4).position(|window| window == b"\r\n\r\n").ok_or(Malformed("No end of headers"))?;
-        let head = str::from_utf8(&normal[..end]).map_err(|_| Malformed("Headers are not UTF-8"))?;
+        let end = normal
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .ok_or(Malformed("No end of headers"))?;
+        let head =
+            str::from_utf8(&normal[..end]).map_err(|_| Malformed("Headers are not UTF-8"))?;
         let mut lines = head.split("\r\n");
         let start = start(lines.next().unwrap_or_default())?;
         let headers = lines
-            .map(|line| line.split_once(':').map(|(name, value)| (name.trim(), value.trim())))
+            .map(|line| {
+                line.split_once(':')
+                    .map(|(name, value)| (name.trim(), value.trim()))
+            })
             .collect::<Option<_>>()
             .ok_or(Malformed("Header without a colon"))?;
-        Ok(Self { start, headers, body: &normal[end + 4..] })
+        Ok(Self {
+            start,
+            headers,
+            body: &normal[end + 4..],
+        })
     }
 
     /// The first header of this name.
@@ -56,56 +73,94 @@ impl<'a> Message<'a> {
     }
 
     pub(crate) fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
-        self.headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
+        self.headers
+            .iter()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|&(_, value)| value)
     }
 
     /// The words of all headers of this name, which hold comma-separated lists.
     pub(crate) fn words<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
-        self.all(name).flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
+        self.all(name)
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
     }
 
     fn required(&self, name: &str, complaint: &'static str) -> Result<&'a str, Malformed> {
         let mut values = self.all(name);
         let value = values.next().ok_or(Malformed(complaint))?;
-        if values.next().is_some() { Err(Malformed("Header occurs more than once")) } else { Ok(value) }
+        if values.next().is_some() {
+            Err(Malformed("Header occurs more than once"))
+        } else {
+            Ok(value)
+        }
     }
 
     pub(crate) fn call_id(&self) -> Result<&'a str, Malformed> {
-        self.required("Call-ID", "Missing Call-ID").and_then(|id| if id.is_empty() { Err(Malformed("Empty Call-ID")) } else { Ok(id) })
+        self.required("Call-ID", "Missing Call-ID").and_then(|id| {
+            if id.is_empty() {
+                Err(Malformed("Empty Call-ID"))
+            } else {
+                Ok(id)
+            }
+        })
     }
 
     pub(crate) fn from(&self) -> Result<Party, Malformed> {
         let value = self.required("From", "Missing From")?;
-        let typed = headers::From::new(value).typed().map_err(|_| Malformed("Bad From"))?;
+        let typed = headers::From::new(value)
+            .typed()
+            .map_err(|_| Malformed("Bad From"))?;
         Party::new(value, typed.display_name, &typed.uri, &typed.params)
     }
 
     pub(crate) fn to(&self) -> Result<Party, Malformed> {
         let value = self.required("To", "Missing To")?;
-        let typed = headers::To::new(value).typed().map_err(|_| Malformed("Bad To"))?;
+        let typed = headers::To::new(value)
+            .typed()
+            .map_err(|_| Malformed("Bad To"))?;
         Party::new(value, typed.display_name, &typed.uri, &typed.params)
     }
 
     pub(crate) fn cseq(&self) -> Result<CSeq, Malformed> {
         let value = self.required("CSeq", "Missing CSeq")?;
-        let (number, method) = value.split_once(char::is_whitespace).ok_or(Malformed("Bad CSeq"))?;
-        let number = number.parse().ok().filter(|&number| number < 1 << 31).ok_or(Malformed("Bad CSeq"))?;
-        Ok(CSeq { number, method: method.trim().to_owned() })
+        let (number, method) = value
+            .split_once(char::is_whitespace)
+            .ok_or(Malformed("Bad CSeq"))?;
+        let number = number
+            .parse()
+            .ok()
+            .filter(|&number| number < 1 << 31)
+            .ok_or(Malformed("Bad CSeq"))?;
+        Ok(CSeq {
+            number,
+            method: method.trim().to_owned(),
+        })
     }
 
     /// The topmost Via.
     pub(crate) fn via(&self) -> Result<Via, Malformed> {
         let value = self.header("Via").ok_or(Malformed("Missing Via"))?;
-        let typed = headers::Via::new(value).typed().map_err(|_| Malformed("Bad Via"))?;
+        let typed = headers::Via::new(value)
+            .typed()
+            .map_err(|_| Malformed("Bad Via"))?;
         let other = |name: &str| {
             typed.params.iter().find_map(|param| match param {
-                Param::Other(OtherParam { .. }, _) if param_name(param) == Some(name) => Some(param_value(param)),
+                Param::Other(OtherParam { .. }, _) if param_name(param) == Some(name) => {
+                    Some(param_value(param))
+                }
                 _ => None,
             })
         };
         Ok(Via {
             sent_by: typed.uri.host_with_port.to_string(),
-            port: typed.uri.host_with_port.port.as_ref().map(|port| *port.value()),
+            port: typed
+                .uri
+                .host_with_port
+                .port
+                .as_ref()
+                .map(|port| *port.value()),
             branch: typed.branch().map(|branch| branch.value().to_owned()),
             asks_for_rport: other("rport").is_some(),
         })
@@ -113,7 +168,9 @@ impl<'a> Message<'a> {
 
     /// Where requests of the dialog are to go: the URI of the Contact.
     pub(crate) fn contact(&self) -> Result<Option<String>, Malformed> {
-        self.header("Contact").map(|value| address(value).ok_or(Malformed("Bad Contact"))).transpose()
+        self.header("Contact")
+            .map(|value| address(value).ok_or(Malformed("Bad Contact")))
+            .transpose()
     }
 
     /// URIs of all Contacts, by falling q (RFC 3261 §20.10), as a redirect gives them.
@@ -152,11 +209,21 @@ fn start(line: &str) -> Result<Start<'_>, Malformed> {
     let mut words = line.split(' ');
     let (first, second, third) = (words.next().unwrap_or_default(), words.next(), words.next());
     if first.starts_with("SIP/") {
-        let status = second.and_then(|status| status.parse().ok()).filter(|status| (100..700).contains(status));
-        return status.map(|status| Start::Response { status }).ok_or(Malformed("Bad status line"));
+        let status = second
+            .and_then(|status| status.parse().ok())
+            .filter(|status| (100..700).contains(status));
+        return status
+            .map(|status| Start::Response { status })
+            .ok_or(Malformed("Bad status line"));
     }
     match (first, second, third, words.next()) {
-        (method, Some(uri), Some(version), None) if !method.is_empty() && !uri.is_empty() => Ok(Start::Request { method, uri, version }),
+        (method, Some(uri), Some(version), None) if !method.is_empty() && !uri.is_empty() => {
+            Ok(Start::Request {
+                method,
+                uri,
+                version,
+            })
+        }
         _ => Err(Malformed("Bad request line")),
     }
 }
@@ -177,14 +244,26 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    fn new(value: &str, display_name: Option<String>, uri: &rsip::Uri, params: &[Param]) -> Result<Self, Malformed> {
+    fn new(
+        value: &str,
+        display_name: Option<String>,
+        uri: &rsip::Uri,
+        params: &[Param],
+    ) -> Result<Self, Malformed> {
         let tag = params.iter().find_map(|param| match param {
             Param::Tag(tag) => Some(tag.value().to_owned()),
             _ => None,
         });
         let uri = address(value).unwrap_or_else(|| uri.to_string());
-        let display_name = display_name.map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty());
-        Ok(Self { value: value.to_owned(), uri, display_name, tag })
+        let display_name = display_name
+            .map(|name| name.trim().trim_matches('"').to_owned())
+            .filter(|name| !name.is_empty());
+        Ok(Self {
+            value: value.to_owned(),
+            uri,
+            display_name,
+            tag,
+        })
     }
 }
 
@@ -215,7 +294,10 @@ pub(crate) fn address(value: &str) -> Option<String> {
             '"' => quoted = !quoted,
             '<' if !quoted => {
                 let rest = &value[at + 1..];
-                return rest.split_once('>').map(|(uri, _)| uri.trim().to_owned()).filter(|uri| !uri.is_empty());
+                return rest
+                    .split_once('>')
+                    .map(|(uri, _)| uri.trim().to_owned())
+                    .filter(|uri| !uri.is_empty());
             }
             _ => {}
         }
@@ -236,15 +318,31 @@ mod tests {
     #[test]
     fn headers_are_read_as_they_are_meant() {
         let message = Message::parse(INVITE.as_bytes()).unwrap();
-        assert_eq!(message.start, Start::Request { method: "INVITE", uri: "sip:lobby@h", version: "SIP/2.0" });
+        assert_eq!(
+            message.start,
+            Start::Request {
+                method: "INVITE",
+                uri: "sip:lobby@h",
+                version: "SIP/2.0"
+            }
+        );
         let from = message.from().unwrap();
-        assert_eq!((from.uri.as_str(), from.tag.as_deref()), ("sip:a@b;x=1", Some("yes")));
+        assert_eq!(
+            (from.uri.as_str(), from.tag.as_deref()),
+            ("sip:a@b;x=1", Some("yes"))
+        );
         assert_eq!(from.display_name.as_deref(), Some("A;tag=no"));
         assert_eq!(message.to().unwrap().tag, None);
         let via = message.via().unwrap();
-        assert_eq!((via.sent_by.as_str(), via.port, via.asks_for_rport), ("10.0.0.1:5062", Some(5062), true));
+        assert_eq!(
+            (via.sent_by.as_str(), via.port, via.asks_for_rport),
+            ("10.0.0.1:5062", Some(5062), true)
+        );
         assert_eq!(via.branch.as_deref(), Some("z9hG4bKa"));
-        assert_eq!(message.contact().unwrap().as_deref(), Some("sip:a@10.0.0.1:5062;ob"));
+        assert_eq!(
+            message.contact().unwrap().as_deref(),
+            Some("sip:a@10.0.0.1:5062;ob")
+        );
         assert!(message.words("supported").eq(["timer", "replaces"]));
         assert_eq!(message.body, b"body");
     }
@@ -253,15 +351,30 @@ mod tests {
     fn redirect_targets_are_ordered_by_q() {
         let text = "SIP/2.0 302 Moved\r\nContact: <sip:a@h;crt-hop=1>;q=0.2\r\nContact: <sip:b@h>;q=0.9\r\nContact: sip:c@h\r\n\r\n";
         let message = Message::parse(text.as_bytes()).unwrap();
-        assert_eq!(message.contacts(), ["sip:c@h", "sip:b@h", "sip:a@h;crt-hop=1"]);
+        assert_eq!(
+            message.contacts(),
+            ["sip:c@h", "sip:b@h", "sip:a@h;crt-hop=1"]
+        );
     }
 
     #[test]
     fn what_is_missing_or_twice_is_malformed() {
-        for text in ["", "\r\n\r\n", "INVITE\r\n\r\n", "SIP/2.0 99 X\r\n\r\n", "SIP/2.0 abc\r\n\r\n", "INVITE sip:a@b SIP/2.0\r\nno colon\r\n\r\n"] {
+        for text in [
+            "",
+            "\r\n\r\n",
+            "INVITE\r\n\r\n",
+            "SIP/2.0 99 X\r\n\r\n",
+            "SIP/2.0 abc\r\n\r\n",
+            "INVITE sip:a@b SIP/2.0\r\nno colon\r\n\r\n",
+        ] {
             assert!(Message::parse(text.as_bytes()).is_err(), "{text:?}");
         }
         let twice = Message::parse(b"INVITE sip:a@b SIP/2.0\r\nCall-ID: a\r\nCall-ID: b\r\nCSeq: 36893488147419103232 INVITE\r\n\r\n").unwrap();
-        assert!(twice.call_id().is_err() && twice.cseq().is_err() && twice.from().is_err() && twice.via().is_err());
+        assert!(
+            twice.call_id().is_err()
+                && twice.cseq().is_err()
+                && twice.from().is_err()
+                && twice.via().is_err()
+        );
     }
 }

@@ -78,8 +78,13 @@ pub(crate) fn normalise(message: &[u8]) -> Result<Cow<'_, [u8]>, NormaliseError>
         let (name, value) = line.split_once(':').ok_or(NormaliseError::NoColon)?;
         let (name, value) = (full_name(name.trim()), value.trim());
         if name.eq_ignore_ascii_case("Content-Length") {
-            let len: usize = value.parse().map_err(|_| NormaliseError::BadContentLength)?;
-            if content_length.replace(len).is_some_and(|other| other != len) {
+            let len: usize = value
+                .parse()
+                .map_err(|_| NormaliseError::BadContentLength)?;
+            if content_length
+                .replace(len)
+                .is_some_and(|other| other != len)
+            {
                 return Err(NormaliseError::BadContentLength);
             }
         }
@@ -97,7 +102,11 @@ pub(crate) fn normalise(message: &[u8]) -> Result<Cow<'_, [u8]>, NormaliseError>
     };
     let mut normal = normal.into_bytes();
     normal.extend_from_slice(body);
-    Ok(if normal == message { Cow::Borrowed(message) } else { Cow::Owned(normal) })
+    Ok(if normal == message {
+        Cow::Borrowed(message)
+    } else {
+        Cow::Owned(normal)
+    })
 }
 
 fn push(normal: &mut String, name: &str, value: &str) {
@@ -107,7 +116,10 @@ fn push(normal: &mut String, name: &str, value: &str) {
 }
 
 fn skip_leading_line_ends(message: &[u8]) -> &[u8] {
-    let start = message.iter().position(|octet| !matches!(octet, b'\r' | b'\n')).unwrap_or(message.len());
+    let start = message
+        .iter()
+        .position(|octet| !matches!(octet, b'\r' | b'\n'))
+        .unwrap_or(message.len());
     &message[start..]
 }
 
@@ -117,7 +129,11 @@ fn split(message: &[u8]) -> (&[u8], &[u8]) {
     while let Some(feed) = message[at..].iter().position(|&octet| octet == b'\n') {
         let next = at + feed + 1;
         let rest = &message[next..];
-        let empty = if rest.starts_with(b"\r\n") { 2 } else { usize::from(rest.starts_with(b"\n")) };
+        let empty = if rest.starts_with(b"\r\n") {
+            2
+        } else {
+            usize::from(rest.starts_with(b"\n"))
+        };
         if empty > 0 {
             return (&message[..next], &rest[empty..]);
         }
@@ -143,8 +159,12 @@ fn unfold(head: &str) -> Vec<Cow<'_, str>> {
 }
 
 fn full_name(name: &str) -> &str {
-    let [letter] = name.as_bytes() else { return name };
-    let known = COMPACT.iter().find(|(short, _)| short.eq_ignore_ascii_case(letter));
+    let [letter] = name.as_bytes() else {
+        return name;
+    };
+    let known = COMPACT
+        .iter()
+        .find(|(short, _)| short.eq_ignore_ascii_case(letter));
     known.map_or(name, |(_, full)| full)
 }
 
@@ -173,7 +193,8 @@ mod tests {
 
     #[track_caller]
     fn check(message: &str, expected: Result<&str, NormaliseError>) {
-        let normal = normalise(message.as_bytes()).map(|normal| String::from_utf8(normal.into_owned()).unwrap());
+        let normal = normalise(message.as_bytes())
+            .map(|normal| String::from_utf8(normal.into_owned()).unwrap());
         assert_eq!(normal.as_deref().map_err(|error| *error), expected);
     }
 
@@ -187,19 +208,42 @@ mod tests {
     fn every_way_of_writing_becomes_one() {
         check(
             "\r\n\nINVITE sip:a@b SIP/2.0\nv : SIP/2.0/UDP a ,\r\n SIP/2.0/UDP b\r\nm: \"x, y\" <sip:a,b@c>, <sip:d@e>\r\nSubject: a, b\r\n c\nL: 3\r\n\nbodyrest",
-            Ok("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nVia: SIP/2.0/UDP b\r\nContact: \"x, y\" <sip:a,b@c>\r\nContact: <sip:d@e>\r\nSubject: a, b c\r\nContent-Length: 3\r\n\r\nbod"),
+            Ok(
+                "INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nVia: SIP/2.0/UDP b\r\nContact: \"x, y\" <sip:a,b@c>\r\nContact: <sip:d@e>\r\nSubject: a, b c\r\nContent-Length: 3\r\n\r\nbod",
+            ),
         );
         check("BYE a SIP/2.0", Ok("BYE a SIP/2.0\r\n\r\n"));
     }
 
     #[test]
     fn what_cannot_be_read_is_told() {
-        check("A b SIP/2.0\r\nnothing\r\n\r\n", Err(NormaliseError::NoColon));
-        check("A b SIP/2.0\r\nX: a\0b\r\n\r\n", Err(NormaliseError::NotText));
-        check("A b SIP/2.0\r\nl: 5\r\n\r\nabc", Err(NormaliseError::BodyCut));
-        check("A b SIP/2.0\r\nl: -5\r\n\r\nabc", Err(NormaliseError::BadContentLength));
-        check("A b SIP/2.0\r\nl: 1\r\nContent-Length: 2\r\n\r\nabc", Err(NormaliseError::BadContentLength));
-        check(&format!("A b SIP/2.0\r\n{}\r\n", "X: y\r\n".repeat(300)), Err(NormaliseError::TooManyHeaders));
-        assert_eq!(normalise(b"A b SIP/2.0\r\nX: \xff\r\n\r\n"), Err(NormaliseError::NotText));
+        check(
+            "A b SIP/2.0\r\nnothing\r\n\r\n",
+            Err(NormaliseError::NoColon),
+        );
+        check(
+            "A b SIP/2.0\r\nX: a\0b\r\n\r\n",
+            Err(NormaliseError::NotText),
+        );
+        check(
+            "A b SIP/2.0\r\nl: 5\r\n\r\nabc",
+            Err(NormaliseError::BodyCut),
+        );
+        check(
+            "A b SIP/2.0\r\nl: -5\r\n\r\nabc",
+            Err(NormaliseError::BadContentLength),
+        );
+        check(
+            "A b SIP/2.0\r\nl: 1\r\nContent-Length: 2\r\n\r\nabc",
+            Err(NormaliseError::BadContentLength),
+        );
+        check(
+            &format!("A b SIP/2.0\r\n{}\r\n", "X: y\r\n".repeat(300)),
+            Err(NormaliseError::TooManyHeaders),
+        );
+        assert_eq!(
+            normalise(b"A b SIP/2.0\r\nX: \xff\r\n\r\n"),
+            Err(NormaliseError::NotText)
+        );
     }
 }

@@ -29,9 +29,19 @@ impl Client {
         acts.send = Some(request.clone());
         acts.arm(timers.patience(), Timer::GiveUp);
         if !reliable.0 {
-            acts.arm(timers.t1, Timer::Retransmit { interval: timers.t1 });
+            acts.arm(
+                timers.t1,
+                Timer::Retransmit {
+                    interval: timers.t1,
+                },
+            );
         }
-        Self { timers, reliable, request, state: State::Trying }
+        Self {
+            timers,
+            reliable,
+            request,
+            state: State::Trying,
+        }
     }
 
     /// No final response has come.
@@ -56,7 +66,11 @@ impl Client {
             (State::Trying | State::Proceeding, Timer::Retransmit { interval }) => {
                 acts.send = Some(self.request.clone());
                 // RFC 3261 §17.1.2.2: once the far end is known to work on it, every T2.
-                let doubled = if self.state == State::Trying { interval * 2 } else { self.timers.t2 };
+                let doubled = if self.state == State::Trying {
+                    interval * 2
+                } else {
+                    self.timers.t2
+                };
                 let interval = doubled.min(self.timers.t2);
                 acts.arm(interval, Timer::Retransmit { interval });
             }

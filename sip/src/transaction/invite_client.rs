@@ -31,9 +31,19 @@ impl InviteClient {
         acts.send = Some(request.clone());
         acts.arm(timers.patience(), Timer::GiveUp);
         if !reliable.0 {
-            acts.arm(timers.t1, Timer::Retransmit { interval: timers.t1 });
+            acts.arm(
+                timers.t1,
+                Timer::Retransmit {
+                    interval: timers.t1,
+                },
+            );
         }
-        Self { timers, reliable, request, state: State::Calling }
+        Self {
+            timers,
+            reliable,
+            request,
+            state: State::Calling,
+        }
     }
 
     /// No final response has come.
@@ -52,7 +62,12 @@ impl InviteClient {
     }
 
     /// `ack` makes the ACK of a refusal; that of a 2xx is the core's.
-    pub(crate) fn on_response(&mut self, status: u16, ack: impl FnOnce() -> Bytes, acts: &mut Acts) {
+    pub(crate) fn on_response(
+        &mut self,
+        status: u16,
+        ack: impl FnOnce() -> Bytes,
+        acts: &mut Acts,
+    ) {
         match &self.state {
             State::Calling | State::Proceeding => {
                 acts.deliver = true;

@@ -28,7 +28,11 @@ enum State {
 impl InviteServer {
     pub(crate) fn new(timers: Timers, reliable: Reliable, acts: &mut Acts) -> Self {
         acts.arm(TRYING_AFTER, Timer::Trying);
-        Self { timers, reliable, state: State::Proceeding { provisional: None } }
+        Self {
+            timers,
+            reliable,
+            state: State::Proceeding { provisional: None },
+        }
     }
 
     /// No final response has been given.
@@ -47,7 +51,9 @@ impl InviteServer {
         }
         acts.send = Some(response.clone());
         if status < 200 {
-            self.state = State::Proceeding { provisional: Some(response) };
+            self.state = State::Proceeding {
+                provisional: Some(response),
+            };
         } else if is_success(status) {
             // Retransmissions of a 2xx are the core's (RFC 6026 §7.1); here its INVITEs are absorbed.
             self.state = State::Accepted;
@@ -56,7 +62,12 @@ impl InviteServer {
             self.state = State::Completed { response };
             acts.arm(self.timers.patience(), Timer::GiveUp);
             if !self.reliable.0 {
-                acts.arm(self.timers.t1, Timer::Retransmit { interval: self.timers.t1 });
+                acts.arm(
+                    self.timers.t1,
+                    Timer::Retransmit {
+                        interval: self.timers.t1,
+                    },
+                );
             }
         }
     }

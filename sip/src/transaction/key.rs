@@ -21,7 +21,11 @@ impl Key {
                 let header = |name| request.header(name).unwrap_or_default();
                 let number = header("CSeq").split_whitespace().next().unwrap_or_default();
                 let via = request.header("Via").unwrap_or_default();
-                Self(format!("{} {} {number} {via} {method}", header("Call-ID"), header("From")))
+                Self(format!(
+                    "{} {} {number} {via} {method}",
+                    header("Call-ID"),
+                    header("From")
+                ))
             }
         }
     }

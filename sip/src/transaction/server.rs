@@ -19,7 +19,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(timers: Timers, reliable: Reliable) -> Self {
-        Self { timers, reliable, response: None }
+        Self {
+            timers,
+            reliable,
+            response: None,
+        }
     }
 
     pub(crate) fn respond(&mut self, response: Bytes, acts: &mut Acts) {

@@ -1,0 +1,94 @@
+//! From SDP to a leg: what the engine can do, and what an agreement means to a room.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use rtp::{Session, SessionConfig};
+use sip::sdp::{Agreed, Capabilities, CodecOffer};
+
+use crate::codec::{Codec, SAMPLE_RATE};
+use crate::room::Leg;
+
+/// Packet durations we send; 20 ms unless the peer asks for another.
+const PTIME_MS: u32 = 20;
+const PTIME_RANGE_MS: std::ops::RangeInclusive<u32> = 10..=60;
+
+/// What we can do on an audio leg. The codecs stand in the order of [`Codec::ALL`], so that an index
+/// in an agreement is an index there.
+pub fn capabilities() -> Capabilities {
+    let codecs = Codec::ALL.map(|codec| CodecOffer {
+        name: codec.name(),
+        clock_rate: SAMPLE_RATE,
+        channels: 1,
+        static_payload_type: Some(codec.payload_type()),
+        format_parameters: None,
+    });
+    Capabilities {
+        codecs: codecs.into(),
+        telephone_event: true,
+        ptime_ms: PTIME_MS,
+        ptime_range_ms: PTIME_RANGE_MS,
+    }
+}
+
+/// What an agreement means to the room.
+pub fn leg(agreed: &Agreed) -> Leg {
+    Leg {
+        codec: Codec::ALL[agreed.codec],
+        receives: agreed
+            .receive_payload_types
+            .iter()
+            .map(|&(number, codec)| (number, Codec::ALL[codec]))
+            .collect(),
+        ptime: Duration::from_millis(agreed.ptime_ms.into()),
+        rtcp_mux: agreed.rtcp_mux,
+        heard: agreed.direction.receives(),
+        spoken_to: agreed.direction.sends(),
+    }
+}
+
+/// The RTP session of a new leg.
+pub fn session(
+    now: Instant,
+    agreed: &Agreed,
+    seed: u64,
+    jitter_depth: Duration,
+    host: IpAddr,
+) -> Session {
+    Session::new(
+        now,
+        SessionConfig {
+            ssrc: seed as u32,
+            cname: format!("{seed:016x}@{host}"),
+            clock_rate: SAMPLE_RATE,
+            payload_type: agreed.payload_type,
+            event_payload_type: agreed.telephone_event,
+            accepted_payload_types: accepted_payload_types(agreed),
+            remote_rtp: agreed.remote_rtp,
+            remote_rtcp: agreed.remote_rtcp,
+            rtcp_mux: agreed.rtcp_mux,
+            jitter_depth,
+            seed,
+        },
+    )
+}
+
+fn accepted_payload_types(agreed: &Agreed) -> [Option<u8>; 4] {
+    let mut accepted = [None; 4];
+    for (place, &(number, _)) in accepted.iter_mut().zip(&agreed.receive_payload_types) {
+        *place = Some(number);
+    }
+    accepted
+}
+
+/// What a new agreement changes in the session of a leg.
+pub fn changes(agreed: &Agreed) -> rtp::Changes {
+    rtp::Changes {
+        payload_type: agreed.payload_type,
+        event_payload_type: agreed.telephone_event,
+        accepted_payload_types: accepted_payload_types(agreed),
+        remote_rtp: agreed.remote_rtp,
+        remote_rtcp: agreed.remote_rtcp,
+        rtcp_mux: agreed.rtcp_mux,
+    }
+}

@@ -1,0 +1,103 @@
+//! The only place that speaks to the kernel.
+//!
+//! ```text
+//!   harvest ──> shard: demux, jitter, tick, mix ──> share + queue ──> flush
+//! ```
+//! Media and SIP datagrams go through [`MediaIo`], driven by the shard's turn and never by a packet:
+//! one `harvest` takes in what arrived, one `flush` sends what the turn produced. [`plain`] is the
+//! implementation on ordinary system calls. SIP over TCP is in [`stream`], on glommio.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+pub mod plain;
+pub mod ports;
+pub mod stream;
+
+/// Longest datagram we take in. A UDP payload cannot exceed 65,507 bytes (IPv4), and RFC 3261 §18.1.1
+/// obliges us to accept SIP messages up to that size.
+pub const DATAGRAM_LEN_MAX: usize = 65_535;
+
+/// Datagrams taken in by one [`MediaIo::harvest`], so that a flood delays a tick by a bounded time
+/// (about 4 ms at 1 µs each) instead of starving it. The rest waits in the sockets' buffers.
+pub const HARVEST_MAX: usize = 4_096;
+
+/// A socket that the I/O layer owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId(pub(crate) u32);
+
+/// What the owner of a socket wants to be told with each datagram; the I/O layer does not look inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(pub u64);
+
+/// Where a payload lies in the send arena of this turn; dead after [`MediaIo::flush`].
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    start: u32,
+    len: u32,
+}
+
+/// One datagram, valid only during the call that shows it.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    pub token: Token,
+    pub from: SocketAddr,
+    pub datagram: &'a [u8],
+}
+
+/// What one flush did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    pub sent: u64,
+    /// Datagrams the kernel refused: its buffer was full, or the network said no.
+    pub failed: u64,
+}
+
+/// Datagrams in and out, a turn at a time.
+pub trait MediaIo {
+    /// Binds a socket to `address`; every datagram that arrives there is shown with `token`.
+    fn open(&mut self, address: SocketAddr, token: Token) -> io::Result<SocketId>;
+
+    /// Takes over a socket bound elsewhere (the SIP sockets, bound before the shards start).
+    fn adopt(&mut self, socket: UdpSocket, token: Token) -> io::Result<SocketId>;
+
+    fn close(&mut self, socket: SocketId);
+
+    /// Shows up to [`HARVEST_MAX`] datagrams that arrived since the last call. Never waits.
+    fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()>;
+
+    /// Puts a payload in the send arena once, for any number of [`queue`](Self::queue) calls.
+    fn share(&mut self, payload: &[u8]) -> Payload;
+
+    /// Queues one datagram made of `header` and a shared payload.
+    fn queue(&mut self, socket: SocketId, to: SocketAddr, header: &[u8], payload: Payload);
+
+    /// Sends all that was queued and empties the arena.
+    fn flush(&mut self) -> Flushed;
+}
+
+/// Send arena common to all implementations: payloads and headers of one turn in one buffer, so that
+/// a turn allocates only while it is the largest so far.
+#[derive(Debug, Default)]
+pub(crate) struct Arena {
+    bytes: Vec<u8>,
+}
+
+impl Arena {
+    pub(crate) fn put(&mut self, piece: &[u8]) -> Payload {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(piece);
+        Payload {
+            start,
+            len: piece.len() as u32,
+        }
+    }
+
+    pub(crate) fn piece(&self, payload: Payload) -> &[u8] {
+        &self.bytes[payload.start as usize..][..payload.len as usize]
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+}

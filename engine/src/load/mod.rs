@@ -1,0 +1,147 @@
+//! Who may come in, by how much the server already does.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::meters::{ServerLoad, ServerState, State};
+
+/// Seconds a refused caller is asked to wait, drawn from this range so that callers refused together
+/// do not come back together.
+const RETRY_AFTER_S: std::ops::Range<u64> = 3..9;
+
+/// Decides over new calls. Calls that are up are never touched by load.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    pub load: Arc<ServerLoad>,
+    pub state: Arc<ServerState>,
+}
+
+/// What a caller is told instead of a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// 404: there is no such room and none is made by calling it.
+    NoSuchRoom,
+    /// 486: the room has as many participants as it may.
+    RoomFull,
+    /// 503: the server takes no calls now.
+    NotNow { retry_after_s: u32 },
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub room: &'a str,
+    /// Participants in the room; None when there is no such room yet.
+    pub participants: Option<usize>,
+    /// Any number, to spread waiting times.
+    pub random: u64,
+}
+
+impl Admission {
+    /// # Errors
+    /// The caller is refused.
+    pub fn ask(&self, config: &Config, asked: Asked<'_>) -> Result<(), Refused> {
+        let rooms = &config.rooms;
+        if asked.participants.is_none()
+            && !rooms.auto_create
+            && !rooms.names.iter().any(|name| name == asked.room)
+        {
+            return Err(Refused::NoSuchRoom);
+        }
+        // A server alone has nobody to send a caller to, so it goes on beyond its maximum up to the hard cap.
+        if self.state.get() != State::Active || self.load.is_over_hard_cap() {
+            return Err(self.not_now(asked.random));
+        }
+        if rooms.max_participants != 0
+            && asked.participants.unwrap_or(0) >= rooms.max_participants as usize
+        {
+            return Err(Refused::RoomFull);
+        }
+        Ok(())
+    }
+
+    /// For a call that the machine itself has no room for.
+    pub fn not_now(&self, random: u64) -> Refused {
+        let spread = RETRY_AFTER_S.end - RETRY_AFTER_S.start;
+        Refused::NotNow {
+            retry_after_s: (RETRY_AFTER_S.start + random % spread) as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        sets: &[&str],
+        state: State,
+        load: u32,
+        asked: (&str, Option<usize>),
+        expected: Result<(), Refused>,
+    ) {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let config = Config::load(None, [].into_iter(), &sets, &[0]).unwrap();
+        let admission = Admission {
+            load: Arc::new(ServerLoad::new(&config.load)),
+            state: Arc::default(),
+        };
+        admission.state.set(state);
+        admission.load.update(load, 0.0);
+        let asked = Asked {
+            room: asked.0,
+            participants: asked.1,
+            random: 1,
+        };
+        assert_eq!(admission.ask(&config, asked), expected, "{sets:?}");
+    }
+
+    #[test]
+    fn callers_are_let_in_or_told_why_not() {
+        const NOT_NOW: Result<(), Refused> = Err(Refused::NotNow { retry_after_s: 4 });
+        check(&[], State::Active, 0, ("r", None), Ok(()));
+        check(
+            &["load.max=500"],
+            State::Active,
+            599,
+            ("r", Some(1)),
+            Ok(()),
+        );
+        check(
+            &["load.max=500"],
+            State::Active,
+            600,
+            ("r", Some(1)),
+            NOT_NOW,
+        );
+        check(&[], State::Draining, 0, ("r", Some(1)), NOT_NOW);
+        check(
+            &["rooms.auto_create=false"],
+            State::Active,
+            0,
+            ("r", None),
+            Err(Refused::NoSuchRoom),
+        );
+        check(
+            &["rooms.auto_create=false", "rooms.names=q,r"],
+            State::Active,
+            0,
+            ("r", None),
+            Ok(()),
+        );
+        check(
+            &["rooms.max_participants=2"],
+            State::Active,
+            0,
+            ("r", Some(1)),
+            Ok(()),
+        );
+        check(
+            &["rooms.max_participants=2"],
+            State::Active,
+            0,
+            ("r", Some(2)),
+            Err(Refused::RoomFull),
+        );
+    }
+}

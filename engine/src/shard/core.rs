@@ -1,0 +1,502 @@
+//! One turn of a shard, without a runtime: time, datagrams, stream messages and mail in; datagrams,
+//! stream writes and mail out.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sip::{Endpoint, Flow, Output, Transport};
+
+use super::ShardIndex;
+use super::directory::{Directory, Spread};
+use super::mailbox::{Mail, Mailboxes, Outbox, Query};
+use super::place::Placement;
+use super::stage::Stage;
+use super::view;
+use crate::config::Config;
+use crate::focus::{Focus, Means, RoomName};
+use crate::io::stream::StreamEvent;
+use crate::io::{MediaIo, SocketId, Token};
+use crate::meters::{CoreMeters, Meters};
+
+/// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
+/// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
+const SIP_PER_TURN_MAX: usize = 256;
+
+/// SIP messages that may wait for a later turn; beyond it they are dropped, as a full socket would.
+const ARRIVED_MAX: usize = 4_096;
+
+/// Mail handled in one turn, for the same reason.
+const MAIL_PER_TURN_MAX: usize = 512;
+
+/// How long a stopping shard waits for the answers to its BYEs.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Turns while there is something to do, and while there is not.
+const TURN_BUSY: Duration = Duration::from_millis(1);
+const TURN_IDLE: Duration = Duration::from_millis(5);
+
+/// A shard counts as busy this long after the last SIP message.
+const BUSY_AFTER_SIP: Duration = Duration::from_millis(100);
+
+/// What all shards of the process share.
+#[derive(Clone)]
+pub struct Common {
+    pub config: Arc<Config>,
+    pub meters: Arc<Meters>,
+    pub mailboxes: Mailboxes,
+    pub spread: Spread,
+}
+
+pub struct Core<I> {
+    index: ShardIndex,
+    common: Common,
+    sip: Endpoint,
+    focus: Focus,
+    stage: Stage<I>,
+    directory: Directory,
+    placement: Placement,
+    outbox: Outbox,
+    /// One per listening address; None for TCP, whose connections live outside.
+    sip_sockets: Vec<Option<SocketId>>,
+    /// SIP messages taken in and not handled yet.
+    arrived: VecDeque<(Flow, Bytes)>,
+    last_sip: Option<Instant>,
+    ending: Ending,
+}
+
+/// How far the shard is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// Ends when the last call has gone.
+    Draining,
+    /// BYEs are out; ends when they are answered, or then.
+    Stopping {
+        until: Instant,
+    },
+}
+
+/// What a turn leaves to the runtime.
+#[derive(Debug)]
+pub struct Turned {
+    /// When the next turn is due.
+    pub next: Instant,
+    /// There will be no further turn.
+    pub ended: bool,
+}
+
+impl<I: MediaIo> Core<I> {
+    /// `sip_sockets` are this shard's own, one per listening address in the order of the configuration.
+    pub fn new(
+        index: ShardIndex,
+        common: Common,
+        sip: Endpoint,
+        focus: Focus,
+        mut stage: Stage<I>,
+        now: Instant,
+        sip_sockets: Vec<Option<UdpSocket>>,
+    ) -> std::io::Result<Self> {
+        let sip_sockets = sip_sockets
+            .into_iter()
+            .enumerate()
+            .map(|(listener, socket)| {
+                socket
+                    .map(|socket| stage.io().adopt(socket, Token(listener as u64)))
+                    .transpose()
+            });
+        let sip_sockets = sip_sockets.collect::<std::io::Result<_>>()?;
+        let shards = common.mailboxes.len();
+        Ok(Self {
+            index,
+            sip,
+            focus,
+            stage,
+            directory: Directory::default(),
+            placement: Placement::new(now, shards),
+            outbox: Outbox::new(common.mailboxes.clone()),
+            common,
+            sip_sockets,
+            arrived: VecDeque::new(),
+            last_sip: None,
+            ending: Ending::No,
+        })
+    }
+
+    /// One turn. `streams` is emptied; `writes` gets what is to be written to connections of this shard.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        streams: &mut Vec<StreamEvent>,
+        writes: &mut Vec<(u64, Bytes)>,
+    ) -> Turned {
+        let meters = self.common.meters.clone();
+        let meters = &meters.cores[usize::from(self.index.0)];
+        let ntp = ntp(wall);
+
+        self.harvest(now, meters);
+        self.stage.tick(now, ntp, meters);
+        self.take_streams(now, streams, meters);
+        self.read_mail(now, writes, meters);
+
+        let mut means = Means {
+            now,
+            wall,
+            ntp,
+            sip: &mut self.sip,
+            stage: &mut self.stage,
+            meters,
+        };
+        act_on_incidents(&mut self.focus, &mut means);
+        means.sip.handle_timeout(now);
+        self.focus.handle_timeout(&mut means);
+        self.drain_sip(now, wall, ntp, writes, meters);
+        self.tell_homes(now);
+        self.directory.expire(now);
+        self.outbox.retry();
+        self.stage.flush(meters);
+
+        self.keep_gauges(meters);
+        Turned {
+            next: self.next_turn(now),
+            ended: self.has_ended(now),
+        }
+    }
+
+    fn harvest(&mut self, now: Instant, meters: &CoreMeters) {
+        let Self { stage, arrived, .. } = self;
+        let mut keep = |listener: u64, from: SocketAddr, datagram: &[u8]| {
+            // Keep-alives of RFC 5626 §4.4.1 and NAT openers carry no message.
+            if datagram
+                .iter()
+                .all(|octet| matches!(octet, b'\r' | b'\n' | 0))
+            {
+                return;
+            }
+            let flow = Flow {
+                transport: Transport::Udp,
+                peer: from,
+                listener: listener as u16,
+                stream: 0,
+            };
+            if arrived.len() < ARRIVED_MAX {
+                arrived.push_back((flow, Bytes::copy_from_slice(datagram)));
+            } else {
+                meters.mailbox_dropped.add(1);
+            }
+        };
+        if let Err(error) = stage.harvest(now, meters, &mut keep) {
+            // epoll fails only by our own mistake; half a server must not go on.
+            panic!("cannot read from the network: {error}");
+        }
+        for _ in 0..SIP_PER_TURN_MAX {
+            let Some((flow, message)) = self.arrived.pop_front() else {
+                return;
+            };
+            self.last_sip = Some(now);
+            self.steer(now, flow, message, meters);
+        }
+    }
+
+    fn take_streams(&mut self, now: Instant, streams: &mut Vec<StreamEvent>, meters: &CoreMeters) {
+        for event in streams.drain(..) {
+            match event {
+                StreamEvent::Message { flow, message } => self.steer(now, flow, message, meters),
+                StreamEvent::Closed { flow } => {
+                    for shard in 0..self.common.mailboxes.len() {
+                        self.outbox
+                            .post(ShardIndex(shard as u16), Mail::FlowClosed { flow });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds who is to handle a message that this shard received, whoever that is.
+    fn steer(&mut self, now: Instant, flow: Flow, message: Bytes, meters: &CoreMeters) {
+        meters.sip_received.add(1);
+        let shards = self.common.mailboxes.len();
+        let Ok(glance) = sip::scan(&message) else {
+            // The stack answers 400 if there is enough to answer to, and counts.
+            return self.sip.handle_message(now, flow, &message);
+        };
+        let owner = glance
+            .owner()
+            .filter(|&owner| usize::from(owner) < shards)
+            .map(ShardIndex);
+        let room = || {
+            glance
+                .user()
+                .filter(|_| glance.starts_call())
+                .and_then(|user| RoomName::from_user(&user))
+        };
+        let to = match (owner, owner.is_none().then(room).flatten()) {
+            (Some(owner), _) => owner,
+            (None, Some(room)) => {
+                let home = self.common.spread.shard(room.as_str().as_bytes(), shards);
+                if home != self.index {
+                    let room = room.as_str().to_owned();
+                    return self.forward(
+                        home,
+                        Mail::SipToHome {
+                            flow,
+                            room,
+                            message,
+                        },
+                        meters,
+                    );
+                }
+                self.owner_of(now, room.as_str())
+            }
+            (None, None) => self.common.spread.shard(glance.call_id, shards),
+        };
+        self.hand_to(now, to, flow, message, meters);
+    }
+
+    fn owner_of(&mut self, now: Instant, room: &str) -> ShardIndex {
+        let Self {
+            directory,
+            placement,
+            common,
+            ..
+        } = self;
+        directory
+            .owner(now, room, || placement.place(now, &common.meters))
+            .unwrap_or(self.index)
+    }
+
+    fn hand_to(
+        &mut self,
+        now: Instant,
+        to: ShardIndex,
+        flow: Flow,
+        message: Bytes,
+        meters: &CoreMeters,
+    ) {
+        if to == self.index {
+            self.sip.handle_message(now, flow, &message);
+        } else {
+            self.forward(to, Mail::SipToOwner { flow, message }, meters);
+        }
+    }
+
+    fn forward(&mut self, to: ShardIndex, mail: Mail, meters: &CoreMeters) {
+        meters.sip_forwarded.add(1);
+        if !self.outbox.post(to, mail) {
+            meters.mailbox_dropped.add(1);
+        }
+    }
+
+    fn read_mail(&mut self, now: Instant, writes: &mut Vec<(u64, Bytes)>, meters: &CoreMeters) {
+        for _ in 0..MAIL_PER_TURN_MAX {
+            let Some(mail) = self.common.mailboxes.read(self.index) else {
+                return;
+            };
+            match mail {
+                Mail::SipToHome {
+                    flow,
+                    room,
+                    message,
+                } => {
+                    self.last_sip = Some(now);
+                    let owner = self.owner_of(now, &room);
+                    self.hand_to(now, owner, flow, message, meters);
+                }
+                Mail::SipToOwner { flow, message } => {
+                    self.last_sip = Some(now);
+                    self.sip.handle_message(now, flow, &message);
+                }
+                Mail::Write { flow, message } => writes.push((flow.stream, message)),
+                Mail::FlowClosed { flow } => self.sip.handle_flow_closed(now, flow),
+                Mail::RoomOpened { room, owner } => self.directory.opened(now, &room, owner),
+                Mail::RoomClosed { room } => self.directory.closed(now, &room),
+                Mail::Query(query) => self.answer(query),
+                Mail::Reload(config) => {
+                    self.stage
+                        .set_talkers_max(config.rooms.max_talkers as usize);
+                    self.focus.set_config(config.clone());
+                    self.common.config = config;
+                }
+                Mail::Drain => self.ending = Ending::Draining,
+                Mail::Stop => self.stop(now, meters),
+            }
+        }
+    }
+
+    fn answer(&self, query: Query) {
+        let views =
+            |name: Option<&str>| view::conferences(self.stage.rooms(), name, &self.common.config);
+        // Who asked may have gone meanwhile; then nobody misses the answer.
+        match query {
+            Query::Conferences { reply } => drop(reply.send(views(None))),
+            Query::Conference { id, reply } => drop(reply.send(views(Some(&id)).pop())),
+        }
+    }
+
+    fn stop(&mut self, now: Instant, meters: &CoreMeters) {
+        self.ending = Ending::Stopping {
+            until: now + STOP_TIMEOUT,
+        };
+        let wall = SystemTime::now();
+        let mut means = Means {
+            now,
+            wall,
+            ntp: ntp(wall),
+            sip: &mut self.sip,
+            stage: &mut self.stage,
+            meters,
+        };
+        self.focus.end_all("server shutting down", &mut means);
+    }
+
+    /// Lets the focus act on what the stack reports, and sends what the stack has to send, until both rest.
+    fn drain_sip(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        ntp: u64,
+        writes: &mut Vec<(u64, Bytes)>,
+        meters: &CoreMeters,
+    ) {
+        while let Some(output) = self.sip.poll_output() {
+            match output {
+                Output::Transmit { flow, message } => self.transmit(flow, message, writes, meters),
+                Output::Event(event) => {
+                    let mut means = Means {
+                        now,
+                        wall,
+                        ntp,
+                        sip: &mut self.sip,
+                        stage: &mut self.stage,
+                        meters,
+                    };
+                    self.focus.handle_event(event, &mut means);
+                }
+            }
+        }
+        let malformed = self.sip.counters().malformed;
+        meters
+            .sip_malformed
+            .add(malformed.saturating_sub(meters.sip_malformed.get()));
+    }
+
+    fn transmit(
+        &mut self,
+        flow: Flow,
+        message: Bytes,
+        writes: &mut Vec<(u64, Bytes)>,
+        meters: &CoreMeters,
+    ) {
+        meters.sip_sent.add(1);
+        match flow.transport {
+            Transport::Udp => {
+                let Some(Some(socket)) = self.sip_sockets.get(usize::from(flow.listener)).copied()
+                else {
+                    return;
+                };
+                let payload = self.stage.io().share(&message);
+                self.stage.io().queue(socket, flow.peer, &[], payload);
+            }
+            Transport::Tcp => match stream_holder(flow.stream) {
+                holder if holder == self.index => writes.push((flow.stream, message)),
+                holder => drop(self.outbox.post(holder, Mail::Write { flow, message })),
+            },
+        }
+    }
+
+    fn tell_homes(&mut self, now: Instant) {
+        let rooms = std::mem::take(&mut self.stage.incidents().rooms);
+        for (room, opened) in rooms {
+            let home = self
+                .common
+                .spread
+                .shard(room.as_bytes(), self.common.mailboxes.len());
+            match (home == self.index, opened) {
+                (true, true) => self.directory.opened(now, &room, self.index),
+                (true, false) => self.directory.closed(now, &room),
+                (false, true) => drop(self.outbox.post(
+                    home,
+                    Mail::RoomOpened {
+                        room,
+                        owner: self.index,
+                    },
+                )),
+                (false, false) => drop(self.outbox.post(home, Mail::RoomClosed { room })),
+            }
+        }
+    }
+
+    fn keep_gauges(&self, meters: &CoreMeters) {
+        meters.turns.add(1);
+        meters
+            .conferences
+            .set(self.stage.rooms().filter(|room| !room.is_empty()).count() as u64);
+        meters
+            .participants
+            .set(self.stage.rooms().map(|room| room.len() as u64).sum());
+    }
+
+    fn next_turn(&self, now: Instant) -> Instant {
+        let listening = self
+            .last_sip
+            .is_some_and(|last| now < last + BUSY_AFTER_SIP);
+        let busy = listening || self.focus.calls() > 0;
+        let latest = now + if busy { TURN_BUSY } else { TURN_IDLE };
+        let due = [
+            self.stage.next_tick(),
+            self.sip.poll_timeout(),
+            self.focus.poll_timeout(),
+        ];
+        // Never sooner than a turn: what is due earlier is done together then.
+        due.into_iter()
+            .flatten()
+            .min()
+            .map_or(latest, |due| due.clamp(now + TURN_BUSY, latest))
+    }
+
+    /// No call is up, and every BYE is answered.
+    fn is_quiet(&self) -> bool {
+        self.focus.calls() == 0 && self.sip.is_idle()
+    }
+
+    fn has_ended(&self, now: Instant) -> bool {
+        match self.ending {
+            Ending::No => false,
+            Ending::Draining => self.is_quiet(),
+            Ending::Stopping { until } => now >= until || self.is_quiet(),
+        }
+    }
+}
+
+fn act_on_incidents<I: MediaIo>(focus: &mut Focus, means: &mut Means<'_, I>) {
+    for seat in std::mem::take(&mut means.stage.incidents().vanished) {
+        means.meters.media_timeouts.add(1);
+        focus.end(seat, "no media received", means);
+    }
+    for seat in std::mem::take(&mut means.stage.incidents().stranded) {
+        focus.end(seat, "conference failed", means);
+    }
+}
+
+/// The number of the first TCP connection of a shard; [`stream_holder`] reads it back.
+pub fn first_stream(shard: ShardIndex) -> u64 {
+    u64::from(shard.0) << STREAM_SHARD_SHIFT | 1
+}
+
+fn stream_holder(stream: u64) -> ShardIndex {
+    ShardIndex((stream >> STREAM_SHARD_SHIFT) as u16)
+}
+
+/// 2^48 connections per shard before numbers meet.
+const STREAM_SHARD_SHIFT: u32 = 48;
+
+/// NTP timestamp (RFC 3550 §4): seconds since 1900 in the upper half, their fraction in the lower.
+pub fn ntp(wall: SystemTime) -> u64 {
+    const UNIX_EPOCH_IN_NTP_S: u64 = 2_208_988_800;
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+    (since.as_secs() + UNIX_EPOCH_IN_NTP_S) << 32 | fraction
+}

@@ -1,0 +1,205 @@
+//! What shards tell each other: values, never handles.
+//!
+//! Each shard has one inbox that it empties once a turn; any thread may post to it without locking.
+//! A full inbox never blocks the sender. What must arrive (anything but a SIP datagram, which its
+//! sender retransmits) waits in the sender's outbox for its next turn.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use sip::Flow;
+use tokio::sync::oneshot;
+
+use super::ShardIndex;
+use crate::admin::ConferenceView;
+use crate::config::Config;
+
+/// Mail one inbox holds: 16 turns of the largest number of SIP messages a core can handle in 1 ms.
+const INBOX_LEN_MAX: usize = 8_192;
+
+#[derive(Debug)]
+pub enum Mail {
+    /// A SIP message of which the receiver is to find the owner: it keeps the directory entry of its room.
+    SipToHome {
+        flow: Flow,
+        room: String,
+        message: Bytes,
+    },
+    /// A SIP message that the receiver is to handle.
+    SipToOwner {
+        flow: Flow,
+        message: Bytes,
+    },
+    /// Bytes for a TCP connection that the receiver holds.
+    Write {
+        flow: Flow,
+        message: Bytes,
+    },
+    /// A TCP connection has ended.
+    FlowClosed {
+        flow: Flow,
+    },
+    /// The sender has opened or closed a room whose directory entry the receiver keeps.
+    RoomOpened {
+        room: String,
+        owner: ShardIndex,
+    },
+    RoomClosed {
+        room: String,
+    },
+    /// A question from the admin thread.
+    Query(Query),
+    /// What can change while running has changed.
+    Reload(Arc<Config>),
+    /// Take no new calls; end when the last has gone.
+    Drain,
+    /// Say BYE to everybody and end.
+    Stop,
+}
+
+impl Mail {
+    /// Nobody else would send it again.
+    fn must_arrive(&self) -> bool {
+        !matches!(self, Self::SipToHome { .. } | Self::SipToOwner { .. })
+    }
+}
+
+/// Questions about the shard's conferences, with the way back for the answer.
+#[derive(Debug)]
+pub enum Query {
+    Conferences {
+        reply: oneshot::Sender<Vec<ConferenceView>>,
+    },
+    Conference {
+        id: String,
+        reply: oneshot::Sender<Option<ConferenceView>>,
+    },
+}
+
+/// The inboxes of all shards. Cloned into every thread that posts.
+#[derive(Clone, Debug)]
+pub struct Mailboxes {
+    inboxes: Arc<[ArrayQueue<Mail>]>,
+}
+
+impl Mailboxes {
+    pub fn new(shards: usize) -> Self {
+        Self {
+            inboxes: (0..shards)
+                .map(|_| ArrayQueue::new(INBOX_LEN_MAX))
+                .collect(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.inboxes.is_empty()
+    }
+
+    /// # Errors
+    /// Gives the mail back when the inbox is full.
+    pub fn post(&self, to: ShardIndex, mail: Mail) -> Result<(), Mail> {
+        self.inboxes[to.0 as usize].push(mail)
+    }
+
+    pub fn read(&self, own: ShardIndex) -> Option<Mail> {
+        self.inboxes[own.0 as usize].pop()
+    }
+}
+
+/// One shard's way to the others.
+#[derive(Debug)]
+pub struct Outbox {
+    mailboxes: Mailboxes,
+    /// Mail that must arrive and found its inbox full, oldest first.
+    waiting: VecDeque<(ShardIndex, Mail)>,
+}
+
+impl Outbox {
+    pub fn new(mailboxes: Mailboxes) -> Self {
+        Self {
+            mailboxes,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// False when the mail was dropped.
+    pub fn post(&mut self, to: ShardIndex, mail: Mail) -> bool {
+        if !mail.must_arrive() {
+            return self.mailboxes.post(to, mail).is_ok();
+        }
+        // Mail to one shard must not overtake older mail to it.
+        if self.waiting.iter().any(|(waiting, _)| *waiting == to) {
+            self.waiting.push_back((to, mail));
+        } else if let Err(mail) = self.mailboxes.post(to, mail) {
+            self.waiting.push_back((to, mail));
+        }
+        true
+    }
+
+    /// Tries again what found no room; once a turn.
+    pub fn retry(&mut self) {
+        for _ in 0..self.waiting.len() {
+            let Some((to, mail)) = self.waiting.pop_front() else {
+                return;
+            };
+            self.post(to, mail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(room: usize) -> Mail {
+        Mail::RoomClosed {
+            room: room.to_string(),
+        }
+    }
+
+    #[test]
+    fn mail_that_must_arrive_outlives_a_full_inbox_in_order() {
+        let mailboxes = Mailboxes::new(2);
+        let mut outbox = Outbox::new(mailboxes.clone());
+        let to = ShardIndex(1);
+        for room in 0..INBOX_LEN_MAX + 10 {
+            assert!(outbox.post(to, closed(room)));
+        }
+        let mut read = Vec::new();
+        while read.len() < INBOX_LEN_MAX + 10 {
+            while let Some(Mail::RoomClosed { room }) = mailboxes.read(to) {
+                read.push(room.parse::<usize>().unwrap());
+            }
+            outbox.retry();
+        }
+        assert!(read.iter().copied().eq(0..INBOX_LEN_MAX + 10));
+    }
+
+    #[test]
+    fn sip_is_dropped_by_a_full_inbox_because_its_sender_repeats_it() {
+        let mut outbox = Outbox::new(Mailboxes::new(1));
+        let flow = Flow {
+            transport: sip::Transport::Udp,
+            peer: "127.0.0.1:5060".parse().unwrap(),
+            listener: 0,
+            stream: 0,
+        };
+        let mut post = || {
+            outbox.post(
+                ShardIndex(0),
+                Mail::SipToOwner {
+                    flow,
+                    message: Bytes::new(),
+                },
+            )
+        };
+        assert!((0..INBOX_LEN_MAX).all(|_| post()));
+        assert!(!post());
+    }
+}

@@ -1,0 +1,20 @@
+//! One shard: a pinned thread that owns its rooms outright.
+//!
+//! ```text
+//!   harvest ─> mail ─> streams ─> SIP ─> focus ─> tick rooms ─> flush        one turn, about 1 ms
+//! ```
+//! [`core`] is the whole turn without a runtime; [`run`] drives it on a glommio executor. Shards know
+//! each other only through [`mailbox`].
+
+pub mod core;
+pub mod directory;
+pub mod guard;
+pub mod mailbox;
+pub mod place;
+pub mod run;
+pub mod stage;
+mod view;
+
+/// A shard's number, from 0: its place in meters and mailboxes, and the owner number in SIP tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShardIndex(pub u16);

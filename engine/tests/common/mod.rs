@@ -1,0 +1,310 @@
+//! The real binary on ports of its own, and what tests ask of it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use simd_json::OwnedValue;
+use simd_json::prelude::*;
+
+pub const PLENUM: &str = env!("CARGO_BIN_EXE_plenum");
+
+/// How long anything may take before a test gives up: far beyond what a loaded machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server; killed when dropped, if it has not ended before.
+pub struct Server {
+    child: Child,
+    pub sip: SocketAddr,
+    pub http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Server {
+    /// On free ports with these `--set` overrides.
+    pub fn start(sets: &[&str]) -> Self {
+        let sip = free_port();
+        let http = free_port();
+        let (low, high) = rtp_ports();
+        let mut all = vec![
+            format!("sip.listen=udp:127.0.0.1:{sip},tcp:127.0.0.1:{sip}"),
+            format!("http.listen=127.0.0.1:{http}"),
+            format!("rtp.ports={low}-{high}"),
+        ];
+        all.extend(sets.iter().map(|&set| set.to_owned()));
+        let log = scratch(&format!("server-{sip}.log"));
+        let mut command = Command::new(PLENUM);
+        command.arg("serve");
+        for set in &all {
+            command.args(["--set", set]);
+        }
+        let log_file = std::fs::File::create(&log).expect("a log file");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .spawn()
+            .expect("plenum runs");
+        let stdout = child.stdout.take().expect("its output is ours");
+        let mut ready = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut ready)
+            .expect("a ready line");
+        let server = Self {
+            child,
+            sip: ([127, 0, 0, 1], sip).into(),
+            http: ([127, 0, 0, 1], http).into(),
+            log,
+        };
+        assert_eq!(
+            ready,
+            format!(
+                "plenum A ready sip={} http=http://{}\n",
+                server.sip, server.http
+            ),
+            "{}",
+            server.log()
+        );
+        server
+    }
+
+    pub fn uri(&self, room: &str) -> String {
+        format!("sip:{room}@{}", self.sip)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http(self.http, "GET", path)
+    }
+
+    pub fn status(&self) -> OwnedValue {
+        let (code, body) = self.get("/api/v1/status");
+        assert_eq!(code, 200, "{body}");
+        json(body)
+    }
+
+    pub fn participants(&self) -> u64 {
+        self.status()["participants"].as_u64().expect("a number")
+    }
+
+    /// The sum over all cores of one metric.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (code, text) = self.get("/metrics");
+        assert_eq!(code, 200);
+        let of_name = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let values: Vec<f64> = text
+            .lines()
+            .filter(of_name)
+            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+            .collect();
+        assert!(!values.is_empty(), "no metric {name} in\n{text}");
+        values.iter().sum()
+    }
+
+    pub fn wait_until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "never: {what}\n{:?}\n{}",
+                self.status(),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// Whether the process still runs.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.lives() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the server\n{}", self.log());
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            return status;
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("a process did not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A phone in the background, `plenum call`.
+pub struct Phone(Child);
+
+impl Phone {
+    pub fn call(uri: &str, arguments: &[&str]) -> Self {
+        let child = Command::new(PLENUM)
+            .args(["call", uri])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        Self(child.expect("plenum runs"))
+    }
+
+    pub fn finish(mut self) -> Output {
+        let status = wait(&mut self.0);
+        let mut output = Output {
+            status,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
+        self.0
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_end(&mut output.stdout)
+            .unwrap();
+        self.0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_end(&mut output.stderr)
+            .unwrap();
+        output
+    }
+
+    /// Its summary line.
+    #[track_caller]
+    pub fn succeed(self) -> String {
+        let output = self.finish();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// A file name of this test process.
+pub fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("plenum-test-{}-{name}", std::process::id()))
+}
+
+pub fn http(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("the HTTP port answers");
+    stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a text answer");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status line");
+    (code, body.to_owned())
+}
+
+pub fn json(text: String) -> OwnedValue {
+    let mut bytes = text.into_bytes();
+    simd_json::to_owned_value(&mut bytes).expect("JSON")
+}
+
+/// A port free for UDP and TCP, below the ephemeral ports so that no client socket takes it meanwhile.
+pub fn free_port() -> u16 {
+    loop {
+        let port = next_port(1);
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            return port;
+        }
+    }
+}
+
+/// A range of RTP ports that no other server of this test run uses.
+fn rtp_ports() -> (u16, u16) {
+    const LEN: u16 = 512;
+    let low = next_port(LEN);
+    (low, low + LEN - 1)
+}
+
+fn next_port(count: u16) -> u16 {
+    const LOW: u16 = 10_000;
+    const HIGH: u16 = 32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run at once begin at different places.
+    let offset = (std::process::id() as u16).wrapping_mul(521) % (HIGH - LOW);
+    let taken = NEXT.fetch_add(count, Ordering::Relaxed);
+    let port = LOW + (offset + taken) % (HIGH - LOW - count);
+    port
+}
+
+/// Share of a recording's energy at one pitch (Goertzel), 0 to 1.
+pub fn share_of_pitch(samples: &[i16], hz: f64) -> f64 {
+    let omega = std::f64::consts::TAU * hz / 8_000.0;
+    let (mut s1, mut s2) = (0.0, 0.0);
+    for &sample in samples {
+        let s0 = f64::from(sample) + 2.0 * omega.cos() * s1 - s2;
+        (s2, s1) = (s1, s0);
+    }
+    let power = s1 * s1 + s2 * s2 - 2.0 * omega.cos() * s1 * s2;
+    let energy: f64 = samples.iter().map(|&s| f64::from(s).powi(2)).sum();
+    2.0 * power / (energy.max(1.0) * samples.len() as f64)
+}
+
+pub fn read_wav(path: &Path) -> Vec<i16> {
+    hound::WavReader::open(path)
+        .expect("a recording")
+        .samples::<i16>()
+        .map(|sample| sample.unwrap())
+        .collect()
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes the pictures in this directory again: the server on its own under a bounded
+# load from this machine, asked where its time goes.
+#
+#   flamegraphs/record.sh [WORKLOAD...]        # or: make flamegraph
+#
+# Without names: all workloads, about 20 s each. FLAMEGRAPH_SECONDS (5) is how long the
+# server samples itself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${FLAMEGRAPH_SECONDS:-5}
+binaries=${CARGO_TARGET_DIR:-target}/release
+ready_file=$(mktemp)
+load_file=$(mktemp)
+server= load=
+finish() {
+    for pid in $load $server; do kill "$pid" 2>/dev/null || true; done
+    for pid in $load $server; do wait "$pid" 2>/dev/null || true; done
+    rm -f "$ready_file" "$load_file"
+}
+trap finish EXIT
+
+workloads=(rooms-of-10 rooms-of-2 calls)
+
+# load_of WORKLOAD SIP-ADDRESS SECONDS: the load as a command line.
+load_of() {
+    case $1 in
+        # 200 callers, 40 of them talking: hearing, mixing, encoding and sending.
+        rooms-of-10) echo "$binaries/plenum-perf rooms $2 --rooms 20 --participants 10 --talkers 2 --seconds $3" ;;
+        # 200 callers, all talking: nobody shares a mix with anybody.
+        rooms-of-2) echo "$binaries/plenum-perf rooms $2 --rooms 100 --participants 2 --talkers 2 --seconds $3" ;;
+        # 100 calls a second, each in a room of its own for half a second: signalling.
+        calls) echo "sipp $2 -sf perf/sipp/rooms.xml -i 127.0.0.1 -nostdin -r 100 -m $((100 * ($3 + 4))) -d 500 -timeout $(($3 + 30)) -timeout_error" ;;
+        *) echo "record.sh: no such workload: $1; there are ${workloads[*]}" >&2; return 2 ;;
+    esac
+}
+
+# start_server: sets server, sip and http.
+start_server() {
+    local port
+    port=$(perf/free-port.sh)
+    "$binaries/plenum" serve \
+        --set "sip.listen=udp:127.0.0.1:$port,tcp:127.0.0.1:$port" \
+        --set "http.listen=127.0.0.1:$((port + 1))" >"$ready_file" &
+    server=$!
+    for _ in $(seq 100); do
+        kill -0 "$server" 2>/dev/null || { echo "record.sh: the server did not start" >&2; exit 1; }
+        read -r sip http < <(sed -n 's/^plenum .* ready sip=\([^ ]*\) http=\([^ ]*\).*/\1 \2/p' "$ready_file") && return
+        sleep 0.1
+    done
+    echo "record.sh: the server is not ready after ten seconds" >&2
+    exit 1
+}
+
+cargo build --release -p engine -p perf
+[ $# -gt 0 ] || set -- "${workloads[@]}"
+for workload in "$@"; do
+    start_server
+    command=$(load_of "$workload" "$sip" $((seconds + 2)))
+    echo "flamegraph: $workload: $command"
+    $command >"$load_file" 2>&1 </dev/null &
+    load=$!
+    # plenum-perf measures from two seconds after the last caller has joined; sample in there.
+    sleep 4
+    curl --fail --silent --show-error --max-time $((seconds + 20)) \
+        "$http/debug/flamegraph?seconds=$seconds" --output "flamegraphs/$workload.svg"
+    if ! wait "$load"; then
+        tail -n 20 "$load_file"
+        echo "record.sh: the load of $workload did not hold" >&2
+        exit 1
+    fi
+    load=
+    kill -INT "$server"
+    wait "$server" || true
+    server=
+    echo "flamegraph: flamegraphs/$workload.svg"
+done
