@@ -11,7 +11,6 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build:  ## the release binary, target/release/plenum
-	@perf/setup.sh cmake c++
 	cargo build --release -p engine
 
 run: build  ## start a server on 127.0.0.1; more arguments in ARGS="..."
@@ -25,7 +24,7 @@ call: build  ## call the running server with a tone for ten seconds
 	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
 
 test:  ## every test, end to end with SIPp and baresip too
-	@perf/setup.sh cmake c++ sipp baresip curl
+	@perf/setup.sh sipp baresip curl
 	cargo test --workspace
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port
@@ -33,11 +32,10 @@ sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	perf/sipp/run.sh $(TARGET)
 
 bench:  ## how fast: every benchmark
-	@perf/setup.sh cmake c++
 	cargo bench --workspace
 
 flamegraph:  ## where the time goes under load, into flamegraphs/
-	@perf/setup.sh cmake c++ curl sipp
+	@perf/setup.sh curl sipp
 	flamegraphs/record.sh
 
 fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
@@ -47,7 +45,7 @@ fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
 # The protocol crates take time and bytes as arguments and never ask the world for
 # them: .ci/sans-io/clippy.toml names the calls that would.
 lint:  ## format, clippy and documentation, warnings are errors
-	@perf/setup.sh cmake c++ rustfmt clippy
+	@perf/setup.sh rustfmt clippy
 	cargo fmt --all --check
 	cargo fmt --manifest-path perf/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
