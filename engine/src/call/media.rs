@@ -122,7 +122,7 @@ impl Media {
             codec,
             rtcp_mux: agreed.rtcp_mux,
             encoder: codec.encoder(kernels),
-            playout: Playout::new(kernels, negotiate::leg(agreed).receives),
+            playout: Playout::new(kernels, negotiate::leg(agreed, &[codec]).receives),
             recorder: record
                 .map(Recorder::create)
                 .transpose()

@@ -202,11 +202,8 @@ impl Phone {
         let config = sip::Config::new(0, vec![identity], seed);
         let mut endpoint = Endpoint::new(config);
 
-        let mut capabilities = negotiate::capabilities();
         // Only what was asked for: the far end decides among what it is offered.
-        capabilities
-            .codecs
-            .retain(|offered| offered.name == codec.name());
+        let capabilities = negotiate::capabilities(&[codec]);
         let offer = sdp::offer(&capabilities, &media.local(local.ip(), seed));
         let now = Instant::now();
         let invitation = Invitation {
@@ -316,10 +313,7 @@ impl Phone {
             body.ok_or_else(|| CallError::BadAnswer("it has no session description".to_owned()))?;
         let answer =
             sdp::parse(&body.content).map_err(|error| CallError::BadAnswer(error.to_string()))?;
-        let mut capabilities = negotiate::capabilities();
-        capabilities
-            .codecs
-            .retain(|offered| offered.name == self.codec.name());
+        let capabilities = negotiate::capabilities(&[self.codec]);
         sdp::accept_answer(&self.offer, &answer, &capabilities)
             .map_err(|error| CallError::BadAnswer(error.to_string()))
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sip::sdp::{self, Agreed, Capabilities, Local, SessionDescription};
 use sip::{Body, CallKey, Endpoint, Event, Invite, Rejection, RequestKey};
 
+use crate::codec::Codec;
 use crate::config::Config;
 use crate::io::MediaIo;
 use crate::load::{Admission, Asked, Refused};
@@ -76,7 +77,7 @@ impl Focus {
         Self {
             config,
             admission,
-            capabilities: negotiate::capabilities(),
+            capabilities: negotiate::capabilities(&Codec::ALL),
             random: Random::new(seed),
             calls: HashMap::new(),
             by_seat: HashMap::new(),
@@ -272,7 +273,7 @@ impl Focus {
             entity: call.entity.clone(),
             joined: call.joined,
             session,
-            leg: negotiate::leg(agreed),
+            leg: negotiate::leg(agreed, &Codec::ALL),
         };
         means.stage.sit(means.now, call.seat, newcomer);
     }
@@ -366,7 +367,9 @@ impl Focus {
         let Some(call) = self.calls.get(&key) else {
             return;
         };
-        means.stage.agree(call.seat, negotiate::leg(agreed));
+        means
+            .stage
+            .agree(call.seat, negotiate::leg(agreed, &Codec::ALL));
         if let Some(member) = means.stage.member(call.seat) {
             member
                 .session_mut()

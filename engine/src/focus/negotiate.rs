@@ -13,32 +13,31 @@ use crate::room::Leg;
 const PTIME_MS: u32 = 20;
 const PTIME_RANGE_MS: std::ops::RangeInclusive<u32> = 10..=60;
 
-/// What we can do on an audio leg. The codecs stand in the order of [`Codec::ALL`], so that an index
-/// in an agreement is an index there.
-pub fn capabilities() -> Capabilities {
-    let codecs = Codec::ALL.map(|codec| CodecOffer {
+/// What can be done on an audio leg with these codecs, the preferred first.
+pub fn capabilities(codecs: &[Codec]) -> Capabilities {
+    let offer = |codec: &Codec| CodecOffer {
         name: codec.name(),
         clock_rate: SAMPLE_RATE,
         channels: 1,
         static_payload_type: Some(codec.payload_type()),
         format_parameters: None,
-    });
+    };
     Capabilities {
-        codecs: codecs.into(),
+        codecs: codecs.iter().map(offer).collect(),
         telephone_event: true,
         ptime_ms: PTIME_MS,
         ptime_range_ms: PTIME_RANGE_MS,
     }
 }
 
-/// What an agreement means to the room.
-pub fn leg(agreed: &Agreed) -> Leg {
+/// What an agreement over `codecs` means to the room.
+pub fn leg(agreed: &Agreed, codecs: &[Codec]) -> Leg {
     Leg {
-        codec: Codec::ALL[agreed.codec],
+        codec: codecs[agreed.codec],
         receives: agreed
             .receive_payload_types
             .iter()
-            .map(|&(number, codec)| (number, Codec::ALL[codec]))
+            .map(|&(number, codec)| (number, codecs[codec]))
             .collect(),
         ptime: Duration::from_millis(agreed.ptime_ms.into()),
         rtcp_mux: agreed.rtcp_mux,

@@ -144,11 +144,20 @@ impl Outbox {
 
     /// Tries again what found no room; once a turn.
     pub fn retry(&mut self) {
+        let mut still_full: Vec<ShardIndex> = Vec::new();
         for _ in 0..self.waiting.len() {
             let Some((to, mail)) = self.waiting.pop_front() else {
                 return;
             };
-            self.post(to, mail);
+            let result = if still_full.contains(&to) {
+                Err(mail)
+            } else {
+                self.mailboxes.post(to, mail)
+            };
+            if let Err(mail) = result {
+                still_full.push(to);
+                self.waiting.push_back((to, mail));
+            }
         }
     }
 }

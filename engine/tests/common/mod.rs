@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use simd_json::OwnedValue;
@@ -17,8 +18,13 @@ pub const PLENUM: &str = env!("CARGO_BIN_EXE_plenum");
 /// How long anything may take before a test gives up: far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// One server at a time: phones keep time, and a machine of two cores that runs several conferences at
+/// once makes them late for reasons that are no server's.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A running server; killed when dropped, if it has not ended before.
 pub struct Server {
+    _alone: MutexGuard<'static, ()>,
     child: Child,
     pub sip: SocketAddr,
     pub http: SocketAddr,
@@ -28,6 +34,7 @@ pub struct Server {
 impl Server {
     /// On free ports with these `--set` overrides.
     pub fn start(sets: &[&str]) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let sip = free_port();
         let http = free_port();
         let (low, high) = rtp_ports();
@@ -56,6 +63,7 @@ impl Server {
             .read_line(&mut ready)
             .expect("a ready line");
         let server = Self {
+            _alone: alone,
             child,
             sip: ([127, 0, 0, 1], sip).into(),
             http: ([127, 0, 0, 1], http).into(),

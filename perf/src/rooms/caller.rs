@@ -168,10 +168,7 @@ impl Caller {
     pub(super) fn answered(&mut self, now: Instant, answer: &[u8]) -> Result<(), String> {
         let (_, offer) = self.call.as_ref().ok_or("nobody called")?;
         let answer = sdp::parse(answer).map_err(|error| error.to_string())?;
-        let mut capabilities = negotiate::capabilities();
-        capabilities
-            .codecs
-            .retain(|codec| codec.name == self.codec.name());
+        let capabilities = negotiate::capabilities(&[self.codec]);
         let agreed =
             sdp::accept_answer(offer, &answer, &capabilities).map_err(|error| error.to_string())?;
         self.remote = Some((agreed.remote_rtp, agreed.payload_type));

@@ -254,10 +254,7 @@ impl<'a> Load<'a> {
     fn dial(&mut self, now: Instant, index: usize) -> Result<(), RoomsError> {
         let server = self.options.server;
         let caller = &mut self.callers[index];
-        let mut capabilities = negotiate::capabilities();
-        capabilities
-            .codecs
-            .retain(|codec| codec.name == self.options.codec.name());
+        let mut capabilities = negotiate::capabilities(&[self.options.codec]);
         capabilities.ptime_ms = self.options.ptime;
         let local = Local {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
