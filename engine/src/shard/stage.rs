@@ -17,8 +17,8 @@ use crate::io::{MediaIo, SocketId, Token};
 use crate::meters::CoreMeters;
 use crate::room::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room, Tick};
 
-/// Ports of the range that other programs hold are skipped; this many in a row mean something else is wrong.
-const PORT_TRIES_MAX: usize = 32;
+/// Ports of the range that other programs hold are skipped: up to this many in a row, about a millisecond.
+const PORT_TRIES_MAX: usize = 512;
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);

@@ -17,6 +17,9 @@ use super::{BURST, BURST_EVERY, Options, RATE};
 /// A listener who gets nothing for this long is starved.
 const STARVED: Duration = Duration::from_millis(100);
 
+/// Delays beyond a minute are not told apart.
+const DELAY_US_MAX: u64 = 60_000_000;
+
 /// Share of a talker's amplitude above which he is in a packet: half of it remains in the packets
 /// where his pitch changes.
 const PRESENT: f64 = 0.4;
@@ -50,7 +53,8 @@ impl Heard {
         Self {
             talkers: (0..talkers).map(pitches).collect(),
             bursts: vec![[None; tone::TALKERS_MAX]; rooms],
-            delays_us: Histogram::new(3).expect("three digits are a valid precision"),
+            delays_us: Histogram::new_with_bounds(1, DELAY_US_MAX, 3)
+                .expect("bounds and precision are valid"),
             measuring: false,
         }
     }
@@ -221,8 +225,16 @@ impl Caller {
         }
     }
 
-    pub(super) fn receive(&mut self, now: Instant, datagram: &[u8], heard: &mut Heard) {
-        if rtp::classify(datagram) != rtp::Kind::Rtp {
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        heard: &mut Heard,
+    ) {
+        // Somebody else's stream to a port that was his before is not ours to judge.
+        let ours = self.remote.is_some_and(|(remote, _)| remote == from);
+        if !ours || rtp::classify(datagram) != rtp::Kind::Rtp {
             return;
         }
         let Ok(packet) = rtp::Packet::parse(datagram) else {

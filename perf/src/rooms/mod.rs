@@ -137,7 +137,10 @@ pub(crate) fn run(options: &Options) -> Result<Report, RoomsError> {
         rustix::thread::sched_setaffinity(None, &cpus).map_err(io::Error::from)?;
     }
     let mut load = Load::new(options)?;
-    load.join()?;
+    if let Err(error) = load.join() {
+        load.hang_up()?;
+        return Err(error);
+    }
     load.stream(Instant::now() + SETTLE)?;
 
     let before = options.pid.map(process::usage).transpose()?;
@@ -170,7 +173,6 @@ struct Load<'a> {
     callers: Vec<Caller>,
     heard: Heard,
     joined: usize,
-    ended: usize,
     refused: Option<u16>,
     unusable: Option<String>,
     /// SIP messages of this turn.
@@ -217,7 +219,6 @@ impl<'a> Load<'a> {
             callers,
             heard,
             joined: 0,
-            ended: 0,
             refused: None,
             unusable: None,
             arrived: Vec::new(),
@@ -304,7 +305,7 @@ impl<'a> Load<'a> {
                 self.endpoint.bye(now, call, None);
             }
         }
-        while self.ended < self.callers.len() && now.elapsed() < HANG_UP_TIMEOUT {
+        while !self.endpoint.is_idle() && now.elapsed() < HANG_UP_TIMEOUT {
             self.turn(Instant::now())?;
         }
         Ok(())
@@ -329,9 +330,12 @@ impl<'a> Load<'a> {
         } = self;
         io.harvest(&mut |arrival| match arrival.token {
             SIP_TOKEN => arrived.push(arrival.datagram.to_vec()),
-            Token(index) => {
-                callers[index as usize].receive(Instant::now(), arrival.datagram, heard)
-            }
+            Token(index) => callers[index as usize].receive(
+                Instant::now(),
+                arrival.from,
+                arrival.datagram,
+                heard,
+            ),
         })?;
         let flow = Flow {
             transport: Transport::Udp,
@@ -379,7 +383,6 @@ impl<'a> Load<'a> {
                 }
             }
             Event::Rejected { status, .. } => self.refused = Some(status),
-            Event::Ended { .. } => self.ended += 1,
             _ => {}
         }
     }
