@@ -108,19 +108,21 @@ impl<'a> Message<'a> {
     }
 
     pub(crate) fn from(&self) -> Result<Party, Malformed> {
-        let value = self.required("From", "Missing From")?;
-        let typed = headers::From::new(value)
+        let party =
+            Party::new(self.required("From", "Missing From")?).ok_or(Malformed("Bad From"))?;
+        // rsip is the judge of the address; it reads no escapes in names, which are set apart before.
+        headers::From::new(party.address.as_str())
             .typed()
             .map_err(|_| Malformed("Bad From"))?;
-        Party::new(value, typed.display_name, &typed.uri, &typed.params)
+        Ok(party)
     }
 
     pub(crate) fn to(&self) -> Result<Party, Malformed> {
-        let value = self.required("To", "Missing To")?;
-        let typed = headers::To::new(value)
+        let party = Party::new(self.required("To", "Missing To")?).ok_or(Malformed("Bad To"))?;
+        headers::To::new(party.address.as_str())
             .typed()
             .map_err(|_| Malformed("Bad To"))?;
-        Party::new(value, typed.display_name, &typed.uri, &typed.params)
+        Ok(party)
     }
 
     pub(crate) fn cseq(&self) -> Result<CSeq, Malformed> {
@@ -238,31 +240,45 @@ pub(crate) fn is_our_version(version: &str) -> bool {
 pub(crate) struct Party {
     /// The whole header value.
     pub(crate) value: String,
+    /// Without the name: `<uri>;parameters`.
+    address: String,
     pub(crate) uri: String,
     pub(crate) display_name: Option<String>,
     pub(crate) tag: Option<String>,
 }
 
 impl Party {
-    fn new(
-        value: &str,
-        display_name: Option<String>,
-        uri: &rsip::Uri,
-        params: &[Param],
-    ) -> Result<Self, Malformed> {
-        let tag = params.iter().find_map(|param| match param {
-            Param::Tag(tag) => Some(tag.value().to_owned()),
-            _ => None,
-        });
-        let uri = address(value).unwrap_or_else(|| uri.to_string());
-        let display_name = display_name
-            .map(|name| name.trim().trim_matches('"').to_owned())
-            .filter(|name| !name.is_empty());
-        Ok(Self {
-            value: value.to_owned(),
+    fn new(value: &str) -> Option<Self> {
+        let Address {
+            name,
             uri,
-            display_name,
-            tag,
+            parameters,
+        } = split_address(value)?;
+        let parameters: Vec<(&str, &str)> = parameters
+            .split(';')
+            .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+            .map(|(name, value)| (name.trim(), value.trim()))
+            .filter(|(name, _)| !name.is_empty())
+            .collect();
+        let tag = parameters
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("tag"))
+            .map(|(_, tag)| (*tag).to_owned());
+        let mut address = format!("<{uri}>");
+        for (name, value) in &parameters {
+            address.push_str(&if value.is_empty() {
+                format!(";{name}")
+            } else {
+                format!(";{name}={value}")
+            });
+        }
+        let name = name.trim().trim_matches('"');
+        Some(Self {
+            value: value.to_owned(),
+            address,
+            uri: uri.to_owned(),
+            display_name: (!name.is_empty()).then(|| name.to_owned()),
+            tag: tag.filter(|tag| !tag.is_empty()),
         })
     }
 }
@@ -282,9 +298,15 @@ pub(crate) struct Via {
     pub(crate) asks_for_rport: bool,
 }
 
-/// The URI in a name-addr or addr-spec, exactly as it was written: parameters of URIs are not ours to
-/// reorder (RFC 3261 §8.1.3.4).
-pub(crate) fn address(value: &str) -> Option<String> {
+/// A name-addr or addr-spec with the parameters of its header (RFC 3261 §20.10).
+struct Address<'a> {
+    /// As written, quotes and all.
+    name: &'a str,
+    uri: &'a str,
+    parameters: &'a str,
+}
+
+fn split_address(value: &str) -> Option<Address<'_>> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, c) in value.char_indices() {
@@ -293,18 +315,30 @@ pub(crate) fn address(value: &str) -> Option<String> {
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
             '<' if !quoted => {
-                let rest = &value[at + 1..];
-                return rest
-                    .split_once('>')
-                    .map(|(uri, _)| uri.trim().to_owned())
-                    .filter(|uri| !uri.is_empty());
+                let (uri, parameters) = value[at + 1..].split_once('>')?;
+                let address = Address {
+                    name: &value[..at],
+                    uri: uri.trim(),
+                    parameters,
+                };
+                return (!address.uri.is_empty()).then_some(address);
             }
             _ => {}
         }
     }
     // Without brackets, parameters belong to the header.
-    let uri = value.split(';').next().unwrap_or_default().trim();
-    (!uri.is_empty() && !quoted).then(|| uri.to_owned())
+    let (uri, parameters) = value.split_once(';').unwrap_or((value, ""));
+    (!uri.trim().is_empty() && !value.contains('"')).then_some(Address {
+        name: "",
+        uri: uri.trim(),
+        parameters,
+    })
+}
+
+/// The URI of an address, exactly as it was written: parameters of URIs are not ours to reorder
+/// (RFC 3261 §8.1.3.4).
+pub(crate) fn address(value: &str) -> Option<String> {
+    split_address(value).map(|address| address.uri.to_owned())
 }
 
 #[cfg(test)]

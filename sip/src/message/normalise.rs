@@ -76,7 +76,8 @@ pub(crate) fn normalise(message: &[u8]) -> Result<Cow<'_, [u8]>, NormaliseError>
             continue;
         }
         let (name, value) = line.split_once(':').ok_or(NormaliseError::NoColon)?;
-        let (name, value) = (full_name(name.trim()), value.trim());
+        let (name, value) = (full_name(name.trim()), plain_space(value.trim()));
+        let value = value.as_ref();
         if name.eq_ignore_ascii_case("Content-Length") {
             let len: usize = value
                 .parse()
@@ -107,6 +108,21 @@ pub(crate) fn normalise(message: &[u8]) -> Result<Cow<'_, [u8]>, NormaliseError>
     } else {
         Cow::Owned(normal)
     })
+}
+
+/// Tabs are as good as spaces (RFC 3261 §7.3.1), and around the separators of parameters neither counts.
+fn plain_space(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\t', ' ']) || value.contains('"') {
+        return value.into();
+    }
+    let spaced = value.replace('\t', " ");
+    let parts: Vec<&str> = spaced.split(';').map(str::trim).collect();
+    let plain = parts.join(";").replace(" =", "=").replace("= ", "=");
+    if plain == value {
+        value.into()
+    } else {
+        plain.into()
+    }
 }
 
 fn push(normal: &mut String, name: &str, value: &str) {
