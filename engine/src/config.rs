@@ -341,7 +341,7 @@ impl RtpConfig {
             address,
             advertise,
             ports: values.parsed("rtp.ports", "16384-32767", str::parse)?,
-            jitter_ms: values.integer("rtp.jitter_ms", 20, 0..=JITTER_MS_MAX)?,
+            jitter_ms: values.integer("rtp.jitter_ms", 15, 0..=JITTER_MS_MAX)?,
             timeout_s: values.integer("rtp.timeout_s", 30, 0..=SECONDS_MAX)?,
         })
     }

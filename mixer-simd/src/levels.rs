@@ -118,7 +118,10 @@ impl Kernels {
 
     /// The kernels of `level`; None when this processor lacks it.
     pub fn at(level: Level) -> Option<Self> {
-        level.is_here().then(|| match level {
+        if !level.is_here() {
+            return None;
+        }
+        Some(match level {
             Level::Scalar => with_kernels!(table [Scalar body]),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => with_kernels!(table [Neon neon]),

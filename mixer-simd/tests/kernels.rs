@@ -44,7 +44,7 @@ impl Random {
         ];
         (0..len)
             .map(|_| {
-                if self.next() % 4 == 0 {
+                if self.next().is_multiple_of(4) {
                     EDGES[(self.next() % 8) as usize]
                 } else {
                     self.next() as i16
@@ -97,13 +97,11 @@ fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
     buffer[offset..offset + start.len()].to_vec()
 }
 
+/// Words, samples, octets and numbers.
+type Outcome = (Vec<Vec<i32>>, Vec<Vec<i16>>, Vec<Vec<u8>>, [u64; 2]);
+
 /// What all kernels make of the same input.
-fn outcome(
-    kernels: &Kernels,
-    len: usize,
-    offset: usize,
-    seed: u64,
-) -> (Vec<Vec<i32>>, Vec<Vec<i16>>, Vec<Vec<u8>>, [u64; 2]) {
+fn outcome(kernels: &Kernels, len: usize, offset: usize, seed: u64) -> Outcome {
     let random = &mut Random(seed);
     let (pcm, sums, octets) = (
         random.samples(len + offset),
@@ -210,101 +208,72 @@ fn energy_and_peak_stand_the_loudest_frame() {
     }
 }
 
-/// The decoder of ITU-T G.711, written from its tables: segment ends and steps.
-fn ulaw_value(code: u8) -> i16 {
-    let inverted = !code;
-    let (segment, step) = (inverted >> 4 & 7, inverted & 15);
-    let magnitude = (i32::from(step) * 2 + 33) * (1 << segment) - 33;
-    // The standard's 14-bit values stand in the upper bits of 16.
-    (if code & 0x80 == 0 {
-        -magnitude
-    } else {
-        magnitude
-    } * 4) as i16
-}
-
-fn alaw_value(code: u8) -> i16 {
-    let plain = code ^ 0x55;
-    let (segment, step) = (plain >> 4 & 7, i32::from(plain & 15));
-    let magnitude = if segment == 0 {
-        step * 2 + 1
-    } else {
-        (step * 2 + 33) << (segment - 1)
-    };
-    (if plain & 0x80 == 0 {
-        -magnitude
-    } else {
-        magnitude
-    } * 8) as i16
-}
-
 #[test]
-fn g711_decodes_every_code_to_the_value_of_the_standard() {
-    let codes: Vec<u8> = (0..=255).collect();
+fn every_level_does_what_the_formulas_say() {
     for kernels in levels() {
-        let mut pcm = [0; 256];
-        kernels.ulaw_decode(&mut pcm, &codes);
-        assert!(
-            codes
-                .iter()
-                .zip(pcm)
-                .all(|(&code, value)| value == ulaw_value(code))
-        );
-        kernels.alaw_decode(&mut pcm, &codes);
-        assert!(
-            codes
-                .iter()
-                .zip(pcm)
-                .all(|(&code, value)| value == alaw_value(code))
-        );
+        for len in [0, 1, 15, 160, 961] {
+            let random = &mut Random(0xC0FFEE + len as u64);
+            let (pcm, sums) = (random.samples(len), random.sums(len));
+            let exact = |sign: i64| -> Vec<i64> {
+                sums.iter()
+                    .zip(&pcm)
+                    .map(|(&sum, &own)| i64::from(sum) + sign * i64::from(own))
+                    .collect()
+            };
+            let wide = |words: &[i32]| words.iter().copied().map(i64::from).collect::<Vec<_>>();
+            let mut words = sums.clone();
+            kernels.add(&mut words, &pcm);
+            assert_eq!(wide(&words), exact(1));
+            kernels.minus(&mut words, &sums, &pcm);
+            assert_eq!(wide(&words), exact(-1));
+            let peak = sums.iter().map(|&sum| i64::from(sum).abs()).max();
+            assert_eq!(i64::from(kernels.peak(&sums)), peak.unwrap_or(0));
+            let energy: i64 = pcm.iter().map(|&s| i64::from(s) * i64::from(s)).sum();
+            assert_eq!(kernels.energy(&pcm), energy as u64);
+        }
     }
 }
 
+/// A ramp is a straight line from the first sample to sample `over`, which has the last gain.
 #[test]
-fn g711_encodes_every_sample_into_the_interval_of_its_code() {
-    let all: Vec<i16> = (i16::MIN..=i16::MAX).collect();
-    // Half of the step of a code's segment, in 16-bit units.
-    let ulaw_half = |code: u8| 4 << (!code >> 4 & 7);
-    let alaw_half = |code: u8| 4 << ((code ^ 0x55) >> 4 & 7).max(1);
+fn ramps_scale_by_the_line_they_name() {
+    let ramps = [
+        (1.0, 0.125, 1_000),
+        (0.0, 1.0, 500),
+        (0.5, 2.0, 1),
+        (3.0, 0.3, 0),
+        (0.25, 0.75, 1_700),
+    ];
     for kernels in levels() {
-        let mut codes = vec![0; all.len()];
-        // µ-law ends at 8,158 in units of 4; louder samples are clipped to its last code.
-        kernels.ulaw_encode(&mut codes, &all);
-        for (&sample, &code) in all.iter().zip(&codes) {
-            let clipped = i32::from(sample).clamp(-8_158 * 4, 8_158 * 4);
-            let error = (clipped - i32::from(ulaw_value(code))).abs();
-            assert!(
-                error <= ulaw_half(code) + 4,
-                "{sample} became {code:#04x}, off by {error}"
-            );
-        }
-        kernels.alaw_encode(&mut codes, &all);
-        for (&sample, &code) in all.iter().zip(&codes) {
-            let error = (i32::from(sample) - i32::from(alaw_value(code))).abs();
-            assert!(
-                error <= alaw_half(code),
-                "{sample} became {code:#04x}, off by {error}"
-            );
+        let random = &mut Random(0xFACADE);
+        let pcm = random.samples(1_000);
+        let sums: Vec<i32> = pcm.iter().map(|&s| i32::from(s) * 5).collect();
+        for (from, to, over) in ramps {
+            let ramp = Ramp { from, to, over };
+            let expected = |i: usize, value: i32| {
+                let share = ((i + 1) as f64 / over.max(1) as f64).min(1.0);
+                let gain = f64::from(from) + f64::from(to - from) * share;
+                (f64::from(value) * gain).clamp(-32_768.0, 32_767.0)
+            };
+            let mut packed = vec![0; pcm.len()];
+            kernels.pack(&mut packed, &sums, ramp);
+            let mut scaled = pcm.clone();
+            kernels.gain(&mut scaled, ramp);
+            for i in 0..pcm.len() {
+                // A gain in 24 bits is right to a hundredth of a unit here; rounding adds a half.
+                let pack_off = (f64::from(packed[i]) - expected(i, sums[i])).abs();
+                let gain_off = (f64::from(scaled[i]) - expected(i, pcm[i].into())).abs();
+                assert!(
+                    pack_off < 0.6 && gain_off < 0.6,
+                    "{kernels:?}, {ramp:?}, sample {i}: off by {pack_off} and {gain_off}"
+                );
+            }
         }
     }
 }
 
 #[test]
-fn g711_codes_survive_decoding_and_encoding() {
-    let codes: Vec<u8> = (0..=255).collect();
-    for kernels in levels() {
-        let (mut pcm, mut again) = ([0; 256], [0; 256]);
-        kernels.alaw_decode(&mut pcm, &codes);
-        kernels.alaw_encode(&mut again, &pcm);
-        assert_eq!(again.as_slice(), codes);
-        kernels.ulaw_decode(&mut pcm, &codes);
-        kernels.ulaw_encode(&mut again, &pcm);
-        // Negative zero of µ-law comes back as positive zero.
-        assert!(
-            codes
-                .iter()
-                .zip(again)
-                .all(|(&code, again)| again == if code == 0x7F { 0xFF } else { code })
-        );
-    }
+#[should_panic(expected = "equally long")]
+fn frames_of_different_length_are_the_callers_error() {
+    Kernels::detect().add(&mut [0; 160], &[0; 161]);
 }

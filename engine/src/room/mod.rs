@@ -22,6 +22,8 @@ mod member;
 mod mix;
 mod select;
 mod speak;
+#[cfg(test)]
+mod tests;
 
 pub use activity::Activity;
 pub use member::{Leg, Member, MemberId, Newcomer};

@@ -422,3 +422,88 @@ impl Port {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::plain::PlainIo;
+    use crate::meters::Meters;
+
+    fn stage(now: Instant, ports: std::ops::RangeInclusive<u16>) -> Stage<PlainIo> {
+        let config = StageConfig {
+            address: IpAddr::from([127, 0, 0, 1]),
+            talkers_max: 8,
+            media_timeout: None,
+        };
+        Stage::new(
+            now,
+            PlainIo::new().unwrap(),
+            Ports::new(ports, 0, 1),
+            Kernels::detect(),
+            &config,
+        )
+    }
+
+    #[test]
+    fn a_room_that_panics_is_closed_and_the_others_go_on() {
+        let meters = Meters::new(&[0]);
+        let meters = &meters.cores[0];
+        let now = Instant::now();
+        let mut stage = stage(now, 33_000..=33_999);
+        let free = stage.ports.free();
+        let bad = [
+            stage.take_seat(now, "bad").unwrap(),
+            stage.take_seat(now, "bad").unwrap(),
+        ];
+        let good = stage.take_seat(now, "good").unwrap();
+        let key = stage.by_name["bad"];
+        stage.rooms[key.0 as usize].room.panics_on_next_tick = true;
+
+        stage.tick(now + Duration::from_millis(25), 0, meters);
+
+        assert_eq!(meters.room_panics.get(), 1);
+        assert!(stage.room("bad").is_none() && stage.room("good").is_some());
+        assert_eq!(
+            stage.incidents().stranded,
+            bad,
+            "their callers are to get BYE"
+        );
+        assert_eq!(
+            meters.ticks.get() + stage.counts.ticks,
+            1,
+            "the good room was mixed"
+        );
+        // The seats of the stranded are given back as any others.
+        for seat in bad.into_iter().chain([good]) {
+            stage.leave(now, 0, seat, meters);
+        }
+        assert_eq!(stage.ports.free(), free);
+        assert_eq!(stage.rooms().count(), 0);
+        let opened_and_closed: Vec<_> = stage
+            .incidents()
+            .rooms
+            .iter()
+            .map(|(room, opened)| (room.as_str(), *opened))
+            .collect();
+        assert_eq!(
+            opened_and_closed,
+            [
+                ("bad", true),
+                ("good", true),
+                ("bad", false),
+                ("good", false)
+            ]
+        );
+        // A new room of the same name starts afresh.
+        assert!(stage.take_seat(now, "bad").is_ok());
+    }
+
+    #[test]
+    fn seats_end_with_the_ports() {
+        let now = Instant::now();
+        let mut stage = stage(now, 34_000..=34_003);
+        stage.take_seat(now, "r").unwrap();
+        stage.take_seat(now, "r").unwrap();
+        assert!(matches!(stage.take_seat(now, "r"), Err(NoSeat::Ports)));
+    }
+}

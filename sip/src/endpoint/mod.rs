@@ -26,6 +26,9 @@ mod outgoing;
 use call::{Call, DialogKey};
 pub use outgoing::TooManyCalls;
 
+/// Transactions whose memory is kept while nothing happens: about a megabyte.
+const CAPACITY_AT_REST: usize = 1_024;
+
 /// What the endpoint is and how much it takes on.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -309,6 +312,27 @@ impl Endpoint {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.fire_timers(now);
+        self.rest();
+    }
+
+    /// Gives back the memory of a rush when nothing of it is left.
+    fn rest(&mut self) {
+        let empty = self.servers.is_empty() && self.clients.is_empty() && self.calls.is_empty();
+        if empty && self.deadlines.is_empty() && self.servers.capacity() > CAPACITY_AT_REST {
+            self.servers = Slab::new();
+            self.clients = Slab::new();
+            self.calls = Slab::new();
+            self.server_of = HashMap::new();
+            self.server_by_identity = HashMap::new();
+            self.client_of = HashMap::new();
+            self.call_of = HashMap::new();
+            self.deadlines = BinaryHeap::new();
+            self.outputs.shrink_to_fit();
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
         while let Some(&Reverse((when, _, wake))) = self.deadlines.peek() {
             if when > now {
                 return;
