@@ -106,7 +106,7 @@ impl ConfigSource {
     fn name(&self) -> &Path {
         self.config
             .as_deref()
-            .unwrap_or(Path::new("the default configuration"))
+            .unwrap_or_else(|| Path::new("the default configuration"))
     }
 }
 

@@ -122,9 +122,9 @@ pub fn serve(
                 load: load.clone(),
                 state: state.clone(),
             },
-            sip: sip_config(&config, index, seeds.next()),
+            sip: sip_config(&config, index, seeds.next_u64()),
             sockets: sockets.remove(0),
-            seed: seeds.next(),
+            seed: seeds.next_u64(),
         };
         handles.push(run::spawn(plan, ready.clone()).map_err(ServeError::Start)?);
     }
@@ -292,7 +292,7 @@ pub fn public_address(config: &Config, listener: usize) -> String {
         Some(advertise) => format!(
             "{}:{}",
             advertise.host,
-            advertise.port.unwrap_or(address.port())
+            advertise.port.unwrap_or_else(|| address.port())
         ),
     }
 }

@@ -339,7 +339,7 @@ impl JitterBuffer {
         if now.saturating_duration_since(since) >= EXCESS_FOR {
             self.excess_since = None;
             if let Some(oldest) = self.oldest(next) {
-                drop(self.take(now, oldest));
+                self.take(now, oldest);
             }
         }
     }
@@ -512,11 +512,9 @@ mod tests {
         for n in 0..10 {
             line.push(0, n);
         }
-        let mut n = 10;
-        for ms in (20..10_000).step_by(20) {
+        for (n, ms) in (10..).zip((20..10_000).step_by(20)) {
             line.pop(ms);
             line.push(ms, n);
-            n += 1;
         }
         assert!(line.buffer.held <= 3, "{} packets wait", line.buffer.held);
     }

@@ -82,9 +82,11 @@ pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
             name.eq_ignore_ascii_case(long) || name.eq_ignore_ascii_case(&[short])
         };
         match name.len() {
-            1 | 2 if is(b"To", b't') => glance.to_tag = glance.to_tag.or(parameter(value, b"tag")),
+            1 | 2 if is(b"To", b't') => {
+                glance.to_tag = glance.to_tag.or_else(|| parameter(value, b"tag"))
+            }
             1 | 4 if is(b"From", b'f') => {
-                glance.from_tag = glance.from_tag.or(parameter(value, b"tag"))
+                glance.from_tag = glance.from_tag.or_else(|| parameter(value, b"tag"))
             }
             1 | 3 if is(b"Via", b'v') && !has_via => {
                 has_via = true;

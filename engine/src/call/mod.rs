@@ -144,7 +144,7 @@ pub fn call(options: Options) -> Result<Summary, CallError> {
             break;
         }
         let record = record.as_deref();
-        let phone = Phone::dial(target.clone(), codec, random.next())?;
+        let phone = Phone::dial(target.clone(), codec, random.next_u64())?;
         match phone.run(&mut source, record, duration, &interrupted)? {
             Outcome::Talked {
                 setup,

@@ -1,7 +1,7 @@
 //! Fills gaps left by lost packets, in the manner of ITU-T G.711 Appendix I.
 //!
 //! A gap is filled by repeating the last pitch period that was heard, fading to silence within
-//! [`FADE_MS`]; when packets come again, the repetition is cross-faded into them. A gap therefore
+//! `FADE_MS`; when packets come again, the repetition is cross-faded into them. A gap therefore
 //! neither clicks nor drones. State per talker is a short history; nothing is allocated after `new`.
 
 /// The pitch of voices lies between 66 and 200 Hz (Appendix I searches the same range).

@@ -65,7 +65,9 @@ struct Call {
 
 enum Phase {
     /// Rings until its time; then this offer is answered, or ours is made.
-    Ringing { offer: Option<SessionDescription> },
+    Ringing {
+        offer: Option<Box<SessionDescription>>,
+    },
     /// Our offer is out; its answer comes with the ACK.
     Offering,
     /// In the room. With an offer of ours out again after a re-INVITE that brought none.
@@ -120,7 +122,7 @@ impl Focus {
                 ..
             }) = self.calls.get_mut(&call)
             {
-                let offer = offer.take();
+                let offer = offer.take().map(|offer| *offer);
                 self.answer(call, offer, means);
             }
         }
@@ -153,7 +155,9 @@ impl Focus {
                     return self.answer(call, offer, means);
                 }
                 if let Some(call) = self.calls.get_mut(&call) {
-                    call.phase = Phase::Ringing { offer };
+                    call.phase = Phase::Ringing {
+                        offer: offer.map(Box::new),
+                    };
                 }
                 means.sip.ring(means.now, call);
                 self.ringing.push_back((means.now + ring, call));
@@ -175,10 +179,10 @@ impl Focus {
         let asked = Asked {
             room: room.as_str(),
             participants: means.stage.room(room.as_str()).map(crate::room::Room::len),
-            random: self.random.next(),
+            random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
-        let offer = invite.body.as_ref().map(|body| parse(body)).transpose()?;
+        let offer = invite.body.as_ref().map(parse).transpose()?;
 
         let seat = means
             .stage
@@ -197,7 +201,7 @@ impl Focus {
             address: self.media_address(),
             rtp_port: ports.rtp(),
             rtcp_port: ports.rtcp(),
-            session_id: self.random.next() >> 1,
+            session_id: self.random.next_u64() >> 1,
             version: 1,
         };
         let call = Call {
@@ -217,7 +221,7 @@ impl Focus {
     fn room_asked_for(&mut self, user: Option<&str>) -> Result<RoomName, Rejection> {
         let no_such_room = || rejection(Refused::NoSuchRoom);
         match user {
-            Some(RoomName::FACTORY) => Ok(RoomName::invented(self.random.next())),
+            Some(RoomName::FACTORY) => Ok(RoomName::invented(self.random.next_u64())),
             // The address of control channels, which are no calls (RFC 6230).
             Some(RoomName::CONTROL) => Err(no_such_room()),
             Some(user) => RoomName::from_user(user).ok_or_else(no_such_room),
@@ -268,7 +272,13 @@ impl Focus {
             return;
         };
         call.phase = Phase::Joined { offering: false };
-        let session = negotiate::session(means.now, agreed, self.random.next(), jitter_depth, host);
+        let session = negotiate::session(
+            means.now,
+            agreed,
+            self.random.next_u64(),
+            jitter_depth,
+            host,
+        );
         let newcomer = Newcomer {
             entity: call.entity.clone(),
             joined: call.joined,
@@ -393,7 +403,7 @@ impl Focus {
                     let asked = Asked {
                         room: room.as_str(),
                         participants,
-                        random: self.random.next(),
+                        random: self.random.next_u64(),
                     };
                     self.admission.ask(&self.config, asked).map_err(rejection)
                 })

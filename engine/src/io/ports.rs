@@ -30,10 +30,10 @@ impl Ports {
     /// The share of shard `index` of `shards` in the range.
     pub fn new(range: RangeInclusive<u16>, index: usize, shards: usize) -> Self {
         let first = range.start().next_multiple_of(2);
-        // 65,535 cannot start a pair, so `port + 1` below cannot overflow.
+        // A pair lies inside the range with both its ports.
         let free = (first..u16::MAX)
             .step_by(2)
-            .take_while(|port| port + 1 <= *range.end())
+            .take_while(|port| port < range.end())
             .enumerate()
             .filter(|(pair, _)| pair % shards == index)
             .map(|(_, port)| PortPair(port))

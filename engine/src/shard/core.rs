@@ -481,7 +481,7 @@ fn act_on_incidents<I: MediaIo>(focus: &mut Focus, means: &mut Means<'_, I>) {
     }
 }
 
-/// The number of the first TCP connection of a shard; [`stream_holder`] reads it back.
+/// The number of the first TCP connection of a shard; `stream_holder` reads it back.
 pub fn first_stream(shard: ShardIndex) -> u64 {
     u64::from(shard.0) << STREAM_SHARD_SHIFT | 1
 }

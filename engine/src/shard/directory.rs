@@ -2,7 +2,7 @@
 //!
 //! Every room name has a home shard (by hash) that keeps its entry, so that two shards never place the
 //! same room. The home places a room that nobody has on the least loaded shard. An entry outlives its
-//! room by [`LINGER`]: retransmissions and CANCELs of an INVITE that was refused, or whose room has
+//! room by `LINGER`: retransmissions and CANCELs of an INVITE that was refused, or whose room has
 //! closed, still find the transaction they belong to.
 
 use std::collections::{HashMap, VecDeque};

@@ -292,8 +292,7 @@ fn next_port(count: u16) -> u16 {
     // Test processes that run at once begin at different places.
     let offset = (std::process::id() as u16).wrapping_mul(521) % (HIGH - LOW);
     let taken = NEXT.fetch_add(count, Ordering::Relaxed);
-    let port = LOW + (offset + taken) % (HIGH - LOW - count);
-    port
+    LOW + (offset + taken) % (HIGH - LOW - count)
 }
 
 /// Share of a recording's energy at one pitch (Goertzel), 0 to 1.

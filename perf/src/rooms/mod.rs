@@ -191,7 +191,7 @@ impl<'a> Load<'a> {
             transport: Transport::Udp,
             sent_by: sip_address.to_string(),
         };
-        let endpoint = Endpoint::new(sip::Config::new(0, vec![identity], random.next()));
+        let endpoint = Endpoint::new(sip::Config::new(0, vec![identity], random.next_u64()));
         let kernels = Kernels::detect();
         let mut callers = Vec::new();
         for index in 0..options.rooms * options.participants {
@@ -207,7 +207,7 @@ impl<'a> Load<'a> {
                 talker,
                 options,
                 kernels,
-                random.next(),
+                random.next_u64(),
             ));
         }
         let heard = Heard::new(options.talkers, options.rooms);
@@ -231,10 +231,11 @@ impl<'a> Load<'a> {
         let mut dialled = 0;
         while self.joined < self.callers.len() {
             let now = Instant::now();
-            for index in dialled..(dialled + DIALS_PER_TURN).min(self.callers.len()) {
+            let until = (dialled + DIALS_PER_TURN).min(self.callers.len());
+            for index in dialled..until {
                 self.dial(now, index)?;
-                dialled = index + 1;
             }
+            dialled = until;
             self.turn(now)?;
             if let Some(status) = self.refused {
                 return Err(RoomsError::Refused { status });
