@@ -32,7 +32,7 @@ const CAPACITY_AT_REST: usize = 1_024;
 /// What the endpoint is and how much it takes on.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Written into every tag and branch of ours, so that [`crate::scan`] finds this endpoint again.
+    /// Written into every tag and branch of ours, so that [`crate::scan()`] finds this endpoint again.
     pub owner: u16,
     /// One per listening address; a [`Flow`] names them by index.
     pub listeners: Vec<ListenerIdentity>,
