@@ -215,6 +215,31 @@ mod tests {
         assert!(own <= summed, "{own} for {summed}");
     }
 
+    #[test]
+    fn a_loud_onset_bends_the_gain_within_a_millisecond() {
+        const FRAME: usize = 960;
+        const MILLISECOND: usize = 48;
+        let kernels = Kernels::at(Level::Scalar).unwrap();
+        let mut limiter = Limiter::new(48_000);
+        // Steady until just after the attack, then three times too loud: a step of the gain shows in the
+        // steady part, a gain that is late in the loud one.
+        let steady = [20_000; FRAME];
+        let mut onset = steady;
+        onset[2 * MILLISECOND..].fill(90_000);
+        onset[FRAME / 2] = 100_000;
+        let mut out = [0; 2 * FRAME];
+        for (frame, out) in [steady, onset].iter().zip(out.chunks_mut(FRAME)) {
+            kernels.pack(out, frame, limiter.next(kernels.peak(frame), FRAME));
+        }
+        let bend = &out[FRAME - 1..FRAME + 2 * MILLISECOND];
+        let step = steepest(bend.iter().map(|&s| s.into()));
+        assert!(step <= 20_000 / MILLISECOND as i32, "a step of {step}");
+        let loud = &out[FRAME + 2 * MILLISECOND..];
+        assert_eq!(loud[0], 29_490, "90,000 by 32,767 in 100,000");
+        assert_eq!(loud.iter().filter(|&&s| s != loud[0]).count(), 1);
+        assert_eq!(out[FRAME + FRAME / 2], 32_767);
+    }
+
     proptest! {
         #[test]
         fn the_gain_has_no_steps_and_every_frame_ends_inside(

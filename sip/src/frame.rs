@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::scan::Lines;
+
 /// Longest header block: a datagram's worth, so that streams carry nothing larger than UDP can.
 const HEADERS_LEN_MAX: usize = 64 * 1024;
 
@@ -130,7 +132,8 @@ impl Framer {
 
 fn content_length(headers: &[u8]) -> Result<usize, FrameError> {
     let mut found = None;
-    for line in headers.split(|&octet| octet == b'\n') {
+    // Continuations belong to the line before: one that reads like a Content-Length is none.
+    for line in Lines::of(headers).take_while(|line| !line.is_empty()) {
         let Some(colon) = line.iter().position(|&octet| octet == b':') else {
             continue;
         };
@@ -176,13 +179,13 @@ mod tests {
         frames(&mut framer)
     }
 
-    const TWO: &[u8] = b"\r\nOPTIONS a SIP/2.0\r\nContent-Length: 5\r\n\r\nhello\r\n\r\nBYE a SIP/2.0\r\nl : 0\r\n\r\n\r\n\r\n";
+    const TWO: &[u8] = b"\r\nOPTIONS a SIP/2.0\r\nContent-Length:\r\n 5\r\n\r\nhello\r\n\r\nBYE a SIP/2.0\r\nl : 0\r\n\r\n\r\n\r\n";
 
     #[test]
     fn messages_and_pings_come_out_whole() {
         let message = |text: &'static str| Frame::Message(Bytes::from_static(text.as_bytes()));
         let expected = [
-            message("OPTIONS a SIP/2.0\r\nContent-Length: 5\r\n\r\nhello"),
+            message("OPTIONS a SIP/2.0\r\nContent-Length:\r\n 5\r\n\r\nhello"),
             Frame::Ping,
             message("BYE a SIP/2.0\r\nl : 0\r\n\r\n"),
             Frame::Ping,
@@ -204,6 +207,8 @@ mod tests {
         check("Content-Length: -1", FrameError::BadContentLength);
         check("Content-Length:", FrameError::BadContentLength);
         check("Content-Length: 1\r\nl: 2", FrameError::BadContentLength);
+        check("Subject: folded\r\n l: 0", FrameError::NoContentLength);
+        check("X: 1\n\nl: 0", FrameError::NoContentLength);
         check("Content-Length: 65537", FrameError::BodyTooLong);
         check(
             "Content-Length: 99999999999999999999999",

@@ -56,10 +56,7 @@ impl std::error::Error for ScanError {}
 /// # Errors
 /// It has no start line or no Call-ID: no SIP, or not enough of it.
 pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
-    let mut lines = Lines {
-        rest: message,
-        taken: 0,
-    };
+    let mut lines = Lines::of(skip_line_ends(message));
     let start = start(lines.next().unwrap_or_default()).ok_or(ScanError::StartLine)?;
     let mut glance = Glance {
         start,
@@ -169,17 +166,30 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 /// Reads the number before the first `-`.
 fn owner_in(text: &[u8]) -> Option<u16> {
     let digits = text.split(|&octet| octet == b'-').next()?;
-    // Everything of ours has the rest as well.
-    if digits.len() > 4 || digits.len() == text.len() {
+    // Everything of ours has the rest as well, and is in lower case; the conversion alone would take a sign.
+    let is_digit = |octet: &u8| matches!(octet, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() > 4 || digits.len() == text.len() || !digits.iter().all(is_digit) {
         return None;
     }
     u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
+/// What follows the line ends before a start line (RFC 3261 §7.5).
+pub(crate) fn skip_line_ends(message: &[u8]) -> &[u8] {
+    let is_text = |octet: &u8| !matches!(octet, b'\r' | b'\n');
+    &message[message.iter().position(is_text).unwrap_or(message.len())..]
+}
+
 /// Lines of the header block, each with its folded continuations.
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     rest: &'a [u8],
     taken: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) const fn of(rest: &'a [u8]) -> Self {
+        Self { rest, taken: 0 }
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -234,9 +244,10 @@ fn start(line: &[u8]) -> Option<Start<'_>> {
 
 /// What comes before the first comma that separates values.
 fn first_of_list(value: &[u8]) -> &[u8] {
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     let end = value.iter().position(|&octet| {
-        quoted ^= octet == b'"';
+        quoted ^= octet == b'"' && !escaped;
+        escaped = octet == b'\\' && quoted && !escaped;
         octet == b',' && !quoted
     });
     &value[..end.unwrap_or(value.len())]
@@ -250,7 +261,7 @@ fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         match value[at] {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
+            b'"' if !bracketed => quoted = !quoted,
             b'<' if !quoted => bracketed = true,
             b'>' if !quoted => bracketed = false,
             b';' if !quoted && !bracketed => {
@@ -279,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    const INVITE: &[u8] = b"INVITE sip:lobby;x=1:pw@h SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bK2f-abc;rport, SIP/2.0/UDP b;branch=no\r\n\
+    const INVITE: &[u8] = b"\r\nINVITE sip:lobby;x=1:pw@h SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bK2f-abc;x=\",\\\"\";rport, SIP/2.0/UDP b;branch=no\r\n\
         Via: SIP/2.0/UDP c;branch=no\r\nFROM : \"x;tag=no \\\" <\" <sip:a@b;tag=no>\r\n ;tag=yes\r\nt: sip:lobby@h;tag=1a-77\r\n\
         i:  id@x \r\nCSeq: 1   INVITE\nMax-Forwards: 70\r\n\r\nCall-ID: body";
 
@@ -311,6 +322,9 @@ mod tests {
             "z9hG4bK12345-1",
             "2-00ff",
             "z9hG4bKxy-1",
+            "z9hG4bK+1-1",
+            "z9hG4bK1A-1",
+            "z9hG4bK-1",
         ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
