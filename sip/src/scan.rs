@@ -199,18 +199,16 @@ impl<'a> Iterator for Lines<'a> {
         if self.rest.is_empty() || self.taken > HEADERS_LEN_MAX {
             return None;
         }
-        let mut end = 0;
-        loop {
-            let Some(feed) = self.rest[end..].iter().position(|&octet| octet == b'\n') else {
-                end = self.rest.len();
-                break;
-            };
-            end += feed + 1;
-            // A line that begins with white space continues the one before (RFC 3261 §7.3.1); the empty
-            // line has none to continue.
-            let is_empty = self.rest[..end].trim_ascii().is_empty();
-            if is_empty || !matches!(self.rest.get(end), Some(b' ' | b'\t')) {
-                break;
+        let line_end = |from: usize| {
+            let feed = self.rest[from..].iter().position(|&octet| octet == b'\n');
+            feed.map_or(self.rest.len(), |feed| from + feed + 1)
+        };
+        let mut end = line_end(0);
+        // A line that begins with white space continues the one before (RFC 3261 §7.3.1); the empty line has
+        // none to continue. Continuations are not looked at again, or many would cost their square.
+        if !self.rest[..end].trim_ascii().is_empty() {
+            while matches!(self.rest.get(end), Some(b' ' | b'\t')) {
+                end = line_end(end);
             }
         }
         let (line, rest) = self.rest.split_at(end);
