@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{Phone, Server, read_wav, scratch, share_of_pitch};
 use simd_json::prelude::*;
 
@@ -159,7 +157,11 @@ fn a_hundred_calls_at_once_all_get_in() {
     server.wait_until("a hundred participants", |server| {
         server.participants() == 100
     });
-    std::thread::sleep(Duration::from_secs(1));
+    let (code, svg) = server.get("/debug/flamegraph?seconds=2");
+    assert_eq!(code, 200);
+    for function in ["engine::shard::core", "engine::room"] {
+        assert!(svg.contains(function), "{function} is not in the picture");
+    }
     assert_eq!(server.status()["conferences"].as_u64(), Some(10));
     for phone in phones {
         phone.succeed();

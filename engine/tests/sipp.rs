@@ -33,3 +33,20 @@ fn a_caller_who_hangs_up_while_it_rings_is_cancelled() {
     server.wait_until("nobody left", |server| server.participants() == 0);
     assert_eq!(server.metric("plenum_room_panics_total"), 0.0);
 }
+
+#[test]
+fn calls_from_one_socket_spread_over_the_cores() {
+    let server = Server::start(&[]);
+    scenarios(&server, &["rooms"]);
+    let (_, metrics) = server.get("/metrics");
+    let calls: Vec<u64> = metrics
+        .lines()
+        .filter(|line| line.starts_with("plenum_calls_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(calls.iter().sum::<u64>(), 20, "{calls:?}");
+    assert!(
+        calls.iter().all(|&calls| calls > 0),
+        "a core has no calls: {calls:?}"
+    );
+}
