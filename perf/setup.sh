@@ -52,4 +52,4 @@ done
 [ ${#packages[@]} -gt 0 ] || exit 0
 echo "setup: apt-get install ${packages[*]}"
 as_root DEBIAN_FRONTEND=noninteractive apt-get update -qq
-as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
