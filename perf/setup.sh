@@ -12,7 +12,8 @@ package_of() {
         sipp) echo sip-tester ;;
         baresip) echo baresip-core ;;
         c++) echo g++ ;;
-        curl | cmake | pkg-config) echo "$1" ;;
+        kill) echo procps ;;
+        curl) echo curl ;;
         *) echo "setup.sh: no such tool: $1" >&2; exit 2 ;;
     esac
 }
@@ -44,7 +45,7 @@ for tool in "$@"; do
             ;;
         *)
             package=$(package_of "$tool")
-            command -v "$tool" >/dev/null || packages+=("$package")
+            type -P "$tool" >/dev/null || packages+=("$package")
             ;;
     esac
 done
