@@ -24,7 +24,7 @@ call: build  ## call the running server with a tone for ten seconds
 	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
 
 test:  ## every test, end to end with SIPp and baresip too
-	@perf/setup.sh sipp baresip curl
+	@perf/setup.sh sipp baresip kill
 	cargo test --workspace
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port

@@ -12,7 +12,8 @@ package_of() {
         sipp) echo sip-tester ;;
         baresip) echo baresip-core ;;
         c++) echo g++ ;;
-        curl | cmake | pkg-config) echo "$1" ;;
+        kill) echo procps ;;
+        curl) echo curl ;;
         *) echo "setup.sh: no such tool: $1" >&2; exit 2 ;;
     esac
 }
@@ -44,7 +45,7 @@ for tool in "$@"; do
             ;;
         *)
             package=$(package_of "$tool")
-            command -v "$tool" >/dev/null || packages+=("$package")
+            type -P "$tool" >/dev/null || packages+=("$package")
             ;;
     esac
 done
@@ -52,4 +53,4 @@ done
 [ ${#packages[@]} -gt 0 ] || exit 0
 echo "setup: apt-get install ${packages[*]}"
 as_root DEBIAN_FRONTEND=noninteractive apt-get update -qq
-as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
