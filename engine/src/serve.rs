@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,10 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Calls and transactions one shard keeps; a call costs some kilobytes, so this bounds memory, not ambition.
 const CALLS_MAX: usize = 200_000;
+
+/// The kernel takes apart the rings of a server that has just ended, and frees its addresses, in its own
+/// time; a restart waits this long for it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why the server did not start, or ended otherwise than it was told to.
 #[derive(Debug)]
@@ -95,6 +100,7 @@ pub fn serve(
         meters: meters.clone(),
         mailboxes: mailboxes.clone(),
         spread: Spread::default(),
+        quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
     };
     let control = Control {
         config: config.clone(),
@@ -341,7 +347,13 @@ fn bind_sip(config: &mut Config, shards: usize) -> Result<Vec<Sockets>, ServeErr
 fn bind_one(listen: &mut SipListen, index: u16, shares: &mut [Sockets]) -> io::Result<()> {
     // SO_REUSEPORT would let a second server of the same user take half of our calls unnoticed. A socket
     // without it finds out whether anybody is there.
-    drop(socket(listen, false)?);
+    let start = Instant::now();
+    while let Err(error) = socket(listen, false) {
+        if error.kind() != io::ErrorKind::AddrInUse || start.elapsed() > LINGER {
+            return Err(error);
+        }
+        thread::sleep(LINGER / 20);
+    }
     for share in shares {
         let socket = socket(listen, true)?;
         if let Some(address) = socket.local_addr()?.as_socket() {

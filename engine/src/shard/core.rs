@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -48,6 +49,9 @@ pub struct Common {
     pub meters: Arc<Meters>,
     pub mailboxes: Mailboxes,
     pub spread: Spread,
+    /// Which shards have nothing left to do. They end together: one that ended alone would leave mail
+    /// unread that others still forward to it.
+    pub quiet: Arc<[AtomicBool]>,
 }
 
 pub struct Core<I> {
@@ -463,10 +467,13 @@ impl<I: MediaIo> Core<I> {
     }
 
     fn has_ended(&self, now: Instant) -> bool {
+        let quiet = &self.common.quiet;
+        quiet[usize::from(self.index.0)].store(self.is_quiet(), Ordering::Relaxed);
+        let all_quiet = || quiet.iter().all(|shard| shard.load(Ordering::Relaxed));
         match self.ending {
             Ending::No => false,
-            Ending::Draining => self.is_quiet(),
-            Ending::Stopping { until } => now >= until || self.is_quiet(),
+            Ending::Draining => all_quiet(),
+            Ending::Stopping { until } => now >= until || all_quiet(),
         }
     }
 }

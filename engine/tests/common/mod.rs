@@ -176,7 +176,7 @@ pub fn wait(child: &mut Child) -> ExitStatus {
         }
         if start.elapsed() > PATIENCE {
             let _ = child.kill();
-            panic!("a process did not end");
+            panic!("process {} did not end", child.id());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
