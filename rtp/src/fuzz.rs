@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::rtcp::{self, Part, RTCP_LEN_MAX};
-use crate::{HEADER_LEN, Header, Packet, Session, SessionConfig, classify};
+use crate::{Csrcs, HEADER_LEN, Header, Packet, Session, SessionConfig, classify};
 
 /// The parts of a packet lie within the datagram, and its fixed fields survive being written.
 pub fn packet(bytes: &[u8]) {
@@ -20,7 +20,8 @@ pub fn packet(bytes: &[u8]) {
     let extension_len = packet
         .extension
         .map_or(0, |extension| 4 + extension.data.len());
-    assert!(HEADER_LEN + packet.csrcs.len() + extension_len + packet.payload.len() <= bytes.len());
+    let csrcs_len = packet.csrcs.len() * 4;
+    assert!(HEADER_LEN + csrcs_len + extension_len + packet.payload.len() <= bytes.len());
     let header = Header {
         marker: packet.marker,
         payload_type: packet.payload_type,
@@ -29,7 +30,7 @@ pub fn packet(bytes: &[u8]) {
         ssrc: packet.ssrc,
     };
     let bare = Packet {
-        csrcs: &[],
+        csrcs: Csrcs::default(),
         extension: None,
         payload: &[],
         ..packet
@@ -37,10 +38,17 @@ pub fn packet(bytes: &[u8]) {
     assert_eq!(Packet::parse(&header.write()), Ok(bare));
 }
 
+/// Every part and block of a compound packet can be read.
 pub fn rtcp(bytes: &[u8]) {
     for part in rtcp::parse(bytes).into_iter().flatten() {
-        if let Part::SenderReport { blocks, .. } | Part::ReceiverReport { blocks, .. } = part {
-            black_box(blocks.iter().last());
+        match part {
+            Part::SenderReport { blocks, .. } | Part::ReceiverReport { blocks, .. } => {
+                black_box(blocks.iter().last());
+            }
+            Part::Bye(bye) => {
+                black_box(bye.contains(1));
+            }
+            Part::Other => {}
         }
     }
 }

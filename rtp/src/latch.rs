@@ -8,12 +8,16 @@
 //!    is listened to only while nobody is latched or the latched one has been silent for [`SILENCE`].
 //! 4. The address of the SDP takes over from another latched one only within [`WINDOW`] of that latch: a
 //!    stranger may have been quicker than the peer, but later the latch is the peer.
+//! 5. A new address in the SDP (re-INVITE) starts over; the same one changes nothing.
+//!
+//! One candidate is remembered, the latest, however many strangers send.
+//!
+//! Not here: proof. Whoever sees the path can forge packets; only SRTP tells them from the peer's.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// RFC 3550 A.1: packets in sequence before a source is believed.
-const MIN_SEQUENTIAL: u8 = 2;
+use crate::source::MIN_SEQUENTIAL;
 
 /// A latched peer that says nothing for this long may have moved: longer than pauses of senders that
 /// suppress silence but keep a port open, shorter than a caller's patience.
@@ -31,6 +35,7 @@ pub enum Verdict {
     Reject,
 }
 
+/// Where one peer's packets come from, and ours go to.
 #[derive(Clone, Debug)]
 pub struct Latch {
     expected: SocketAddr,
@@ -63,6 +68,7 @@ impl Latch {
         }
     }
 
+    /// Judges a packet by its source address, and follows the peer.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, ssrc: u32, sequence: u16) -> Verdict {
         if let Some(latched) = &mut self.latched
             && latched.address == from
@@ -96,6 +102,12 @@ impl Latch {
     pub fn destination(&self) -> SocketAddr {
         self.latched
             .map_or(self.expected, |latched| latched.address)
+    }
+
+    /// Packets from here have been accepted, and were the latest to be.
+    pub fn is_latched(&self, address: SocketAddr) -> bool {
+        self.latched
+            .is_some_and(|latched| latched.address == address)
     }
 
     /// The peer is where the SDP says, not somewhere behind a NAT.
@@ -181,8 +193,10 @@ mod tests {
     fn a_peer_behind_a_nat_is_found_after_two_packets() {
         let mut scene = Scene::new();
         assert_eq!(scene.hear(0, NAT, 65_535), Verdict::Probation);
+        assert_eq!(scene.latch.destination(), address(SDP));
         assert_eq!(scene.hear(20, NAT, 0), Verdict::Accept);
         assert_eq!(scene.latch.destination(), address(NAT));
+        assert!(scene.latch.is_latched(address(NAT)) && !scene.latch.is_latched(address(SDP)));
         assert!(!scene.latch.is_where_expected());
     }
 
@@ -196,6 +210,9 @@ mod tests {
         assert_eq!(scene.hear(0, EVE, 10), Verdict::Probation);
         assert_eq!(scene.hear(0, NAT, 11), Verdict::Probation);
         assert_eq!(scene.hear(0, EVE, 11), Verdict::Probation);
+        // Nor are two sources at one address.
+        let other = scene.latch.handle(scene.start, address(EVE), 8, 12);
+        assert_eq!(other, Verdict::Probation);
     }
 
     #[test]
@@ -231,5 +248,19 @@ mod tests {
         assert_eq!(scene.latch.destination(), address(NAT));
         scene.latch.expect(address("192.0.2.9:4000"));
         assert_eq!(scene.latch.destination(), address("192.0.2.9:4000"));
+        // What was half proven for the old terms proves nothing for the new ones.
+        assert_eq!(scene.hear(2, NAT, 3), Verdict::Probation);
+        assert_eq!(scene.hear(3, "192.0.2.9:4000", 9), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_stranger_who_never_stops_gets_nothing_while_the_peer_speaks() {
+        let mut scene = Scene::new();
+        for packet in 0..2_000 {
+            let ms = u64::from(packet) * 20;
+            assert_eq!(scene.hear(ms, SDP, packet), Verdict::Accept);
+            assert_eq!(scene.hear(ms + 1, EVE, packet), Verdict::Reject);
+        }
+        assert_eq!(scene.latch.destination(), address(SDP));
     }
 }

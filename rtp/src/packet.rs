@@ -13,11 +13,29 @@ pub struct Packet<'a> {
     pub sequence: u16,
     pub timestamp: u32,
     pub ssrc: u32,
-    /// Contributing sources, four octets each.
-    pub csrcs: &'a [u8],
+    /// Whom a mixer has put into this packet.
+    pub csrcs: Csrcs<'a>,
     pub extension: Option<Extension<'a>>,
     /// Without padding.
     pub payload: &'a [u8],
+}
+
+/// Contributing sources (RFC 3550 §5.1), at most 15.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Csrcs<'a>(&'a [[u8; 4]]);
+
+impl<'a> Csrcs<'a> {
+    pub fn iter(self) -> impl ExactSizeIterator<Item = u32> + use<'a> {
+        self.0.iter().copied().map(u32::from_be_bytes)
+    }
+
+    pub fn len(self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A header extension (RFC 3550 §5.3.1).
@@ -49,6 +67,8 @@ impl fmt::Display for PacketError {
 impl std::error::Error for PacketError {}
 
 impl<'a> Packet<'a> {
+    /// Reads a datagram; every length in it is checked, the padding is removed.
+    ///
     /// # Errors
     /// The datagram is no RTP packet.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, PacketError> {
@@ -100,7 +120,7 @@ impl<'a> Packet<'a> {
             sequence: u16::from_be_bytes([seq_high, seq_low]),
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([s0, s1, s2, s3]),
-            csrcs,
+            csrcs: Csrcs(csrcs.as_chunks().0),
             extension,
             payload: rest,
         })
@@ -118,6 +138,7 @@ pub struct Header {
 }
 
 impl Header {
+    /// In network byte order. A payload type has seven bits; further ones are cut off.
     pub fn write(&self) -> [u8; HEADER_LEN] {
         let mut header = [0; HEADER_LEN];
         header[0] = 2 << 6;
@@ -168,7 +189,8 @@ mod tests {
             (true, 8, 0x1234)
         );
         assert_eq!((packet.timestamp, packet.ssrc), (256, 0xDEAD_BEEF));
-        assert_eq!(packet.csrcs, [0, 0, 0, 1, 0, 0, 0, 2]);
+        assert!(packet.csrcs.iter().eq([1, 2]) && packet.csrcs.len() == 2);
+        assert!(!packet.csrcs.is_empty());
         assert_eq!(
             packet.extension,
             Some(Extension {
@@ -177,9 +199,10 @@ mod tests {
             })
         );
         assert_eq!(packet.payload, b"audio");
-        for len in 0..datagram.len() - 1 {
-            // Cut anywhere, it is refused or its padding count is another octet; it never panics.
-            let _ = Packet::parse(&datagram[..len]);
+        // Cut within header, sources or extension, it is refused.
+        let payload_at = datagram.len() - b"audio".len() - 3;
+        for len in 0..payload_at {
+            assert_eq!(Packet::parse(&datagram[..len]), Err(PacketError::Short));
         }
     }
 

@@ -3,35 +3,43 @@
 //! ```text
 //!   datagram ─> latch ─> source ─> jitter buffer ─> pop
 //!               whose?   valid?    in order
+//!                           └─> telephone events
 //!   next_header: our own source        poll_report: RTCP of both directions
 //! ```
+//!
+//! One source is heard at a time. Another one from the peer's address takes over once it is believed
+//! (RFC 3550 A.1); what the former one still had under way is then no third.
+//!
+//! Not here: collision of sources (RFC 3550 §8.2). On a leg of two, our own SSRC coming back is an echo
+//! somebody asked for.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::dtmf::{DtmfEvent, DtmfReceiver};
+use crate::clock::ticks;
+use crate::dtmf::{DtmfEvent, DtmfReceiver, Told};
 use crate::latch::{Latch, Verdict};
 use crate::packet::{HEADER_LEN, Header, Packet};
+use crate::random::SplitMix64;
+use crate::reporter::Reporter;
 use crate::rtcp::{self, Part, RTCP_LEN_MAX, SenderInfo, Writer};
 use crate::source::{Heard, Source};
 use crate::{JitterBuffer, JitterConfig, Popped, Pushed};
 
-/// RFC 3550 §6.2: the least interval between reports, before it is randomised.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// RFC 3550 §6.3.1: e - 3/2, which makes up for the timer reconsideration of others.
-const COMPENSATION: f64 = 1.218_28;
-
 /// Payload types an agreement may hold: codecs of one leg.
 pub const PAYLOAD_TYPES_MAX: usize = 4;
+
+/// For so long after it was last heard, a source that took over is not handed back to the one before:
+/// two streams to one port would otherwise take turns. Longer than packets are under way.
+const SUCCESSION: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// Our synchronization source.
     pub ssrc: u32,
-    /// Names us across restarts of the source (RFC 3550 §6.5.1).
+    /// Names us across restarts of the source (RFC 3550 §6.5.1), up to 255 octets.
     pub cname: String,
-    /// Timestamp units per second.
+    /// Timestamp units per second, both ways.
     pub clock_rate: u32,
     /// What we send.
     pub payload_type: u8,
@@ -62,8 +70,10 @@ pub struct Changes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     Queued,
-    /// A key was pressed.
+    /// A key was pressed; told once.
     Event(DtmfEvent),
+    /// A further packet of a key press.
+    EventRepeated,
     /// Another source speaks from the peer's address; the jitter buffer begins with it.
     Restarted,
     Discarded(Discard),
@@ -73,19 +83,19 @@ pub enum Received {
 pub enum Discard {
     Malformed,
     WrongSource,
-    /// A source that is not believed yet.
+    /// A source, or a jump of its numbers, that is not believed yet.
     Probation,
     WrongPayloadType,
     Late,
     Duplicate,
-    TooLong,
-    /// A further packet of a key press, or of nothing.
-    NoNews,
+    /// Longer than [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX).
+    Overflow,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RtcpReceived {
     Report,
+    /// The source that is heard ends.
     Bye,
     Discarded,
 }
@@ -93,7 +103,9 @@ pub enum RtcpReceived {
 /// Since the session began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Of media and events, late ones and duplicates too.
     pub packets_received: u64,
+    /// Payloads only, as all octets here (RFC 3550 §6.4.1).
     pub bytes_received: u64,
     pub packets_sent: u64,
     pub bytes_sent: u64,
@@ -102,12 +114,15 @@ pub struct Stats {
     /// Packets that came too late to be played.
     pub late: u64,
     pub duplicates: u64,
+    /// Packets that were here and not played, because too much waited or the sender began anew.
+    pub dropped: u64,
+    /// Datagrams that were none of the peer's media: malformed, of strangers, of other payload types.
     pub discarded: u64,
     /// Interarrival jitter in timestamp units (RFC 3550 A.8).
     pub jitter: u32,
     /// What the peer lost of ours in its last interval, in 256ths.
     pub peer_fraction_lost: u8,
-    /// By the peer's last report of ours (RFC 3550 §6.4.1).
+    /// By the peer's last report that spoke of one of ours (RFC 3550 §6.4.1).
     pub round_trip: Option<Duration>,
 }
 
@@ -118,6 +133,8 @@ pub struct Session {
     source: Option<Source>,
     /// A new source from the peer's address, until it is believed.
     successor: Option<Source>,
+    /// The source before.
+    predecessor: Option<u32>,
     jitter: JitterBuffer,
     dtmf: DtmfReceiver,
     stats: Stats,
@@ -133,27 +150,33 @@ pub struct Session {
     sent: Option<(Instant, u32)>,
     sent_since_report: bool,
 
-    /// Middle of the NTP timestamp of the peer's last SR, and when it came.
-    last_sr: Option<(u32, Instant)>,
-    /// The same of our last SR.
-    reported: Option<(u32, Instant)>,
-    next_report: Instant,
-    random: u64,
+    reporter: Reporter,
+    /// Where the source's reports come from.
+    rtcp_heard: Option<SocketAddr>,
+}
+
+/// What a payload type stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Audio,
+    Event,
+    /// Nothing agreed on, comfort noise (RFC 3389) among it.
+    Other,
 }
 
 impl Session {
     pub fn new(now: Instant, config: SessionConfig) -> Self {
-        let mut random = config.seed;
-        let first = next_random(&mut random);
-        let jitter = JitterBuffer::new(JitterConfig {
-            depth: config.jitter_depth,
-            clock_rate: config.clock_rate,
-        });
-        let mut session = Self {
+        let mut random = SplitMix64::new(config.seed);
+        let first = random.next();
+        Self {
             latch: Latch::new(config.remote_rtp),
             source: None,
             successor: None,
-            jitter,
+            predecessor: None,
+            jitter: JitterBuffer::new(JitterConfig {
+                depth: config.jitter_depth,
+                clock_rate: config.clock_rate,
+            }),
             dtmf: DtmfReceiver::default(),
             stats: Stats::default(),
             lost_before: 0,
@@ -163,17 +186,13 @@ impl Session {
             marker: true,
             sent: None,
             sent_since_report: false,
-            last_sr: None,
-            reported: None,
-            next_report: now,
-            random,
+            reporter: Reporter::new(now, config.ssrc, config.cname.clone(), random),
+            rtcp_heard: None,
             config,
-        };
-        // The first report comes after half the interval (RFC 3550 §6.2).
-        session.next_report = now + session.report_interval() / 2;
-        session
+        }
     }
 
+    /// Takes in what came to the RTP port and is RTP.
     pub fn handle_rtp(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Received {
         match self.receive(now, from, datagram) {
             Ok(received) => received,
@@ -181,7 +200,6 @@ impl Session {
                 match discard {
                     Discard::Late => self.stats.late += 1,
                     Discard::Duplicate => self.stats.duplicates += 1,
-                    Discard::NoNews => {}
                     _ => self.stats.discarded += 1,
                 }
                 Received::Discarded(discard)
@@ -196,72 +214,129 @@ impl Session {
         datagram: &[u8],
     ) -> Result<Received, Discard> {
         let packet = Packet::parse(datagram).map_err(|_| Discard::Malformed)?;
-        let is_event = self.config.event_payload_type == Some(packet.payload_type);
-        if !is_event
-            && !self
-                .config
-                .accepted_payload_types
-                .contains(&Some(packet.payload_type))
-        {
-            // Comfort noise (RFC 3389) and codecs never agreed on say nothing, but say that the peer is there.
-            if from == self.latch.destination() {
-                self.last_received = Some(now);
-            }
+        let content = self.content(packet.payload_type);
+        // What nobody agreed on proves no address.
+        if content == Content::Other && !self.latch.is_latched(from) {
             return Err(Discard::WrongPayloadType);
         }
         match self.latch.handle(now, from, packet.ssrc, packet.sequence) {
-            Verdict::Accept => {}
+            Verdict::Accept => self.last_received = Some(now),
             Verdict::Probation => return Err(Discard::Probation),
             Verdict::Reject => return Err(Discard::WrongSource),
         }
-        self.last_received = Some(now);
-        let restarted = self.admit(now, &packet)?;
+        match content {
+            Content::Audio => self.handle_audio(now, &packet),
+            Content::Event => self.handle_event(&packet),
+            Content::Other => self.pass_by(&packet).and(Err(Discard::WrongPayloadType)),
+        }
+    }
+
+    fn count(&mut self, packet: &Packet<'_>) {
         self.stats.packets_received += 1;
         self.stats.bytes_received += packet.payload.len() as u64;
-        if is_event {
-            return self
-                .dtmf
-                .handle(packet.timestamp, packet.payload)
-                .map(Received::Event)
-                .ok_or(Discard::NoNews);
+    }
+
+    fn content(&self, payload_type: u8) -> Content {
+        if self.config.event_payload_type == Some(payload_type) {
+            Content::Event
+        } else if self
+            .config
+            .accepted_payload_types
+            .contains(&Some(payload_type))
+        {
+            Content::Audio
+        } else {
+            Content::Other
         }
-        match self.jitter.push(now, &packet) {
+    }
+
+    fn handle_audio(&mut self, now: Instant, packet: &Packet<'_>) -> Result<Received, Discard> {
+        let restarted = self.admit(now, packet)?;
+        self.count(packet);
+        if let Some(source) = &mut self.source {
+            source.measure(now, packet.timestamp);
+        }
+        match self.jitter.push(now, packet) {
             _ if restarted => Ok(Received::Restarted),
             Pushed::Queued | Pushed::Resynced => Ok(Received::Queued),
             Pushed::Late => Err(Discard::Late),
             Pushed::Duplicate => Err(Discard::Duplicate),
-            Pushed::Overflow => Err(Discard::TooLong),
+            Pushed::Overflow => Err(Discard::Overflow),
+        }
+    }
+
+    /// Telephone events may have a source of their own, which makes nobody the speaker.
+    fn handle_event(&mut self, packet: &Packet<'_>) -> Result<Received, Discard> {
+        self.pass_by(packet)?;
+        self.count(packet);
+        let told = self
+            .dtmf
+            .handle(packet.ssrc, packet.timestamp, packet.marker, packet.payload);
+        match told {
+            Told::New(event) => Ok(Received::Event(event)),
+            Told::Known => Ok(Received::EventRepeated),
+            Told::Malformed => Err(Discard::Malformed),
+        }
+    }
+
+    /// Counts a packet that is not to be heard, so that it does not count as lost.
+    fn pass_by(&mut self, packet: &Packet<'_>) -> Result<(), Discard> {
+        match &mut self.source {
+            Some(source) if source.ssrc() == packet.ssrc => {
+                if source.handle(packet.sequence) == Heard::Probation {
+                    return Err(Discard::Probation);
+                }
+                self.jitter.skip(packet.sequence);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
     /// Believes the packet's source, or not yet; true when it has just replaced another.
     fn admit(&mut self, now: Instant, packet: &Packet<'_>) -> Result<bool, Discard> {
+        let (ssrc, sequence) = (packet.ssrc, packet.sequence);
         let clock_rate = self.config.clock_rate;
-        match &mut self.source {
-            Some(source) if source.ssrc == packet.ssrc => {
-                source.handle(now, packet);
-                Ok(false)
-            }
+        let heard = match &mut self.source {
+            Some(source) if source.ssrc() == ssrc => source.handle(sequence),
             // Its address was in the SDP or has been proven by the latch.
-            None => {
-                let source = self.source.insert(Source::trusted(packet, clock_rate));
-                source.handle(now, packet);
-                Ok(false)
-            }
-            Some(_) => {
-                let successor = match &mut self.successor {
-                    Some(successor) if successor.ssrc == packet.ssrc => successor,
-                    other => other.insert(Source::new(packet, clock_rate)),
-                };
-                if successor.handle(now, packet) == Heard::Probation {
-                    return Err(Discard::Probation);
+            None => self
+                .source
+                .insert(Source::trusted(ssrc, sequence, clock_rate))
+                .handle(sequence),
+            Some(source) => {
+                let speaks = source
+                    .last_heard()
+                    .is_some_and(|last| now.saturating_duration_since(last) < SUCCESSION);
+                if speaks && self.predecessor == Some(ssrc) {
+                    return Err(Discard::WrongSource);
                 }
-                self.lost_before = self.lost();
-                self.source = self.successor.take();
-                self.jitter.reset();
-                Ok(true)
+                return self.prove(packet);
             }
+        };
+        match heard {
+            Heard::Valid => Ok(false),
+            Heard::Probation => Err(Discard::Probation),
         }
+    }
+
+    fn prove(&mut self, packet: &Packet<'_>) -> Result<bool, Discard> {
+        let successor = match &mut self.successor {
+            Some(successor) if successor.ssrc() == packet.ssrc => successor,
+            other => other.insert(Source::new(
+                packet.ssrc,
+                packet.sequence,
+                self.config.clock_rate,
+            )),
+        };
+        if successor.handle(packet.sequence) == Heard::Probation {
+            return Err(Discard::Probation);
+        }
+        self.lost_before = self.lost();
+        self.predecessor = self.source.as_ref().map(Source::ssrc);
+        self.source = self.successor.take();
+        self.jitter.reset();
+        Ok(true)
     }
 
     /// Takes in RTCP. It is believed from the address of the SDP and from the host that RTP comes from.
@@ -272,24 +347,33 @@ impl Session {
             self.stats.discarded += 1;
             return RtcpReceived::Discarded;
         };
+        let heard = self.source.as_ref().map(Source::ssrc);
         let mut received = RtcpReceived::Report;
         for part in parts {
-            let blocks = match part {
-                Part::SenderReport { info, blocks, .. } => {
-                    self.last_sr = Some(((info.ntp >> 16) as u32, now));
-                    blocks
+            let (ssrc, blocks) = match part {
+                Part::SenderReport { ssrc, info, blocks } => {
+                    self.reporter.handle_sender_report(now, ssrc, &info);
+                    (ssrc, blocks)
                 }
-                Part::ReceiverReport { blocks, .. } => blocks,
-                Part::Bye { .. } => {
-                    received = RtcpReceived::Bye;
+                Part::ReceiverReport { ssrc, blocks } => (ssrc, blocks),
+                Part::Bye(bye) => {
+                    // Of a source that another has replaced, it is no news.
+                    if heard.is_none_or(|ssrc| bye.contains(ssrc)) {
+                        received = RtcpReceived::Bye;
+                    }
                     continue;
                 }
                 Part::Other => continue,
             };
+            if heard == Some(ssrc) && from.ip() == self.latch.destination().ip() {
+                self.rtcp_heard = Some(from);
+            }
             for block in blocks.iter().filter(|block| block.ssrc == self.config.ssrc) {
                 self.stats.peer_fraction_lost = block.fraction_lost;
-                self.stats.round_trip =
-                    self.round_trip(now, block.last_sr, block.delay_since_last_sr);
+                self.stats.round_trip = self
+                    .reporter
+                    .round_trip(now, &block)
+                    .or(self.stats.round_trip);
             }
         }
         self.last_received = Some(now);
@@ -335,37 +419,39 @@ impl Session {
         self.latch.destination()
     }
 
-    /// Where RTCP goes: beside RTP if that was found elsewhere than the SDP said.
+    /// Where RTCP goes. If RTP was found elsewhere than the SDP said: where reports come from, and until
+    /// one has come, beside RTP.
     pub fn rtcp_destination(&self) -> SocketAddr {
         let rtp = self.latch.destination();
         match (self.config.rtcp_mux, self.latch.is_where_expected()) {
             (true, _) => rtp,
             (false, true) => self.config.remote_rtcp,
-            (false, false) => SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1)),
+            (false, false) => self
+                .rtcp_heard
+                .unwrap_or_else(|| SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1))),
         }
     }
 
     pub fn next_report_at(&self) -> Instant {
-        self.next_report
+        self.reporter.next_at()
     }
 
-    /// The report that is due, if one is: SR or RR, and CNAME. `ntp` is the wall clock of `now`.
+    /// The length of the report that is due, if one is: SR or RR, and CNAME. `ntp` is the wall clock of
+    /// `now`, in 1/2^32 s since 1900.
     pub fn poll_report(
         &mut self,
         now: Instant,
         ntp: u64,
         out: &mut [u8; RTCP_LEN_MAX],
     ) -> Option<usize> {
-        if now < self.next_report {
-            return None;
-        }
-        self.next_report = now + self.report_interval();
-        let mut writer = Writer::new(out);
-        self.write_report(now, ntp, &mut writer);
-        Some(writer.finish())
+        self.reporter.poll_due(now).then(|| {
+            let mut writer = Writer::new(out);
+            self.write_report(now, ntp, &mut writer);
+            writer.finish()
+        })
     }
 
-    /// The last report of this session, which says that our source ends.
+    /// The length of the last report of this session, which says that our source ends.
     pub fn write_bye(&mut self, now: Instant, ntp: u64, out: &mut [u8; RTCP_LEN_MAX]) -> usize {
         let mut writer = Writer::new(out);
         self.write_report(now, ntp, &mut writer);
@@ -388,6 +474,9 @@ impl Session {
             remote_rtcp,
             rtcp_mux,
         } = changes;
+        if remote_rtp != self.config.remote_rtp {
+            self.rtcp_heard = None;
+        }
         self.latch.expect(remote_rtp);
         self.marker |= payload_type != self.config.payload_type;
         self.config.payload_type = payload_type;
@@ -401,17 +490,16 @@ impl Session {
     }
 
     pub fn stats(&self) -> Stats {
-        let jitter = self.source.as_ref().map_or(0, Source::jitter);
         Stats {
             lost: self.lost(),
-            jitter,
+            dropped: self.jitter.dropped(),
+            jitter: self.source.as_ref().map_or(0, Source::jitter),
             ..self.stats
         }
     }
 
     fn lost(&self) -> u64 {
-        let of_source = self.source.as_ref().map_or(0, Source::lost);
-        self.lost_before + u64::try_from(of_source).unwrap_or(0)
+        self.lost_before + self.source.as_ref().map_or(0, Source::lost)
     }
 
     fn write_report(&mut self, now: Instant, ntp: u64, writer: &mut Writer<'_>) {
@@ -421,53 +509,17 @@ impl Session {
             .map(|(when, timestamp)| SenderInfo {
                 ntp,
                 // The timestamp of this moment, as if a packet were sent now.
-                rtp_timestamp: timestamp
-                    .wrapping_add(self.ticks(now.saturating_duration_since(when))),
+                rtp_timestamp: timestamp.wrapping_add(ticks(
+                    now.saturating_duration_since(when),
+                    self.config.clock_rate,
+                )),
                 packets: self.stats.packets_sent as u32,
                 octets: self.stats.bytes_sent as u32,
             });
-        let (last_sr, delay) = match self.last_sr {
-            // In units of 1/65,536 s.
-            Some((middle, when)) => (
-                middle,
-                (now.saturating_duration_since(when).as_micros() * 65_536 / 1_000_000) as u32,
-            ),
-            None => (0, 0),
-        };
-        let block = self
+        let reception = self
             .source
             .as_mut()
-            .map(|source| (source.ssrc, source.report(), last_sr, delay));
-        writer.report(self.config.ssrc, info, block);
-        writer.cname(self.config.ssrc, &self.config.cname);
-        self.reported = info
-            .map(|info| ((info.ntp >> 16) as u32, now))
-            .or(self.reported);
+            .map(|source| (source.ssrc(), source.report()));
+        self.reporter.write(now, info, reception, writer);
     }
-
-    /// RFC 3550 §6.4.1: now, less when the SR was sent, less how long the peer kept it.
-    fn round_trip(&self, now: Instant, last_sr: u32, delay: u32) -> Option<Duration> {
-        let (_, sent) = self.reported.filter(|(middle, _)| *middle == last_sr)?;
-        let held = Duration::from_micros(u64::from(delay) * 1_000_000 / 65_536);
-        Some(now.saturating_duration_since(sent).saturating_sub(held))
-    }
-
-    /// RFC 3550 §6.3.1: between half and one and a half of the interval, so that reports do not meet.
-    fn report_interval(&mut self) -> Duration {
-        let spread = 0.5 + next_random(&mut self.random) as f64 / u64::MAX as f64;
-        REPORT_INTERVAL.mul_f64(spread / COMPENSATION)
-    }
-
-    fn ticks(&self, duration: Duration) -> u32 {
-        (duration.as_micros() * u128::from(self.config.clock_rate) / 1_000_000) as u32
-    }
-}
-
-/// SplitMix64.
-fn next_random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = *state;
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
