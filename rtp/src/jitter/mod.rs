@@ -49,7 +49,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LISTENER_FRAME_MAX: Duration = Duration::from_millis(40);
 
 /// Margin above the depth that is tolerated, and for how long.
-const EXCESS: Duration = Duration::from_millis(40);
+const EXCESS: Duration = Duration::from_millis(20);
 const EXCESS_FOR: Duration = Duration::from_secs(1);
 
 /// Margin above the depth that is not tolerated at all: a conversation with more delay is no longer one,
