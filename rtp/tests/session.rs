@@ -527,3 +527,30 @@ fn rtcp_of_strangers_and_noise_are_refused() {
     assert_eq!(leg.session.last_received(), Some(leg.at(5)));
     assert_eq!(leg.session.stats().discarded, 2);
 }
+
+#[test]
+fn rtcp_may_come_from_a_host_of_its_own() {
+    // RFC 3605: `a=rtcp` may name another host than that of RTP.
+    const APART: &str = "192.0.2.77:4001";
+    const MOVED: &str = "192.0.2.78:4001";
+    let mut leg = Leg::new();
+    leg.hear(0, 1);
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+    let reconfigure = |leg: &mut Leg, remote_rtcp: &str| {
+        let changes = Changes {
+            remote_rtcp: address(remote_rtcp),
+            ..changes()
+        };
+        leg.session.reconfigure(leg.start, changes);
+    };
+    assert_eq!(leg.hear_rtcp(1, APART, &report), RtcpReceived::Discarded);
+    reconfigure(&mut leg, APART);
+    assert_eq!(leg.hear_rtcp(2, APART, &report), RtcpReceived::Report);
+    assert_eq!(leg.session.rtcp_destination(), address(APART));
+    // Only that port of it: nothing else there is the peer's.
+    let beside = "192.0.2.77:4003";
+    assert_eq!(leg.hear_rtcp(3, beside, &report), RtcpReceived::Discarded);
+    reconfigure(&mut leg, MOVED);
+    assert_eq!(leg.hear_rtcp(4, APART, &report), RtcpReceived::Discarded);
+    assert_eq!(leg.hear_rtcp(5, MOVED, &report), RtcpReceived::Report);
+}
