@@ -76,14 +76,10 @@ impl Latch {
             latched.last = now;
             return Verdict::Accept;
         }
-        let open = match &self.latched {
-            None => true,
-            Some(latched) if now.saturating_duration_since(latched.last) >= SILENCE => true,
-            Some(latched) => {
-                from == self.expected && now.saturating_duration_since(latched.since) < WINDOW
-            }
+        let comes_forward = |latched: &Latched| {
+            from == self.expected && now.saturating_duration_since(latched.since) < WINDOW
         };
-        if !open {
+        if !self.is_open(now) && !self.latched.as_ref().is_some_and(comes_forward) {
             return Verdict::Reject;
         }
         if from == self.expected || self.is_proven(from, ssrc, sequence) {
@@ -96,6 +92,12 @@ impl Latch {
             return Verdict::Accept;
         }
         Verdict::Probation
+    }
+
+    /// Anybody may come forward: nobody is latched, or has been silent for long.
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.latched
+            .is_none_or(|latched| now.saturating_duration_since(latched.last) >= SILENCE)
     }
 
     /// Where to send.

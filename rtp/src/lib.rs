@@ -33,7 +33,7 @@ pub mod fuzz;
 pub use dtmf::DtmfEvent;
 pub use jitter::{JitterBuffer, JitterConfig, PAYLOAD_LEN_MAX, Popped, Pushed};
 pub use latch::{Latch, Verdict};
-pub use packet::{Csrcs, Extension, HEADER_LEN, Header, Kind, Packet, PacketError, classify};
+pub use packet::{Csrcs, Extension, HEADER_LEN, Header, Kind, Packet, PacketError, classify, ssrc};
 pub use rtcp::RTCP_LEN_MAX;
 pub use session::{
     Changes, Discard, PAYLOAD_TYPES_MAX, Received, RtcpReceived, Session, SessionConfig, Stats,

@@ -171,6 +171,12 @@ pub fn classify(datagram: &[u8]) -> Kind {
     }
 }
 
+/// The source of what looks like an RTP packet, without reading the rest of it.
+pub fn ssrc(datagram: &[u8]) -> Option<u32> {
+    let field = datagram.get(8..12)?.try_into().ok()?;
+    (classify(datagram) == Kind::Rtp).then_some(u32::from_be_bytes(field))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +190,8 @@ mod tests {
         datagram.extend(b"audio");
         datagram.extend([0, 0, 3]);
         let packet = Packet::parse(&datagram).unwrap();
+        assert_eq!(ssrc(&datagram), Some(packet.ssrc));
+        assert_eq!(ssrc(&datagram[..11]), None);
         assert_eq!(
             (packet.marker, packet.payload_type, packet.sequence),
             (true, 8, 0x1234)

@@ -380,6 +380,21 @@ impl Session {
         received
     }
 
+    /// The source that is heard.
+    pub fn heard_ssrc(&self) -> Option<u32> {
+        self.source.as_ref().map(Source::ssrc)
+    }
+
+    /// Packets come from this address, and are believed.
+    pub fn is_latched(&self, address: SocketAddr) -> bool {
+        self.latch.is_latched(address)
+    }
+
+    /// Packets of any address may prove to be the peer's: he has not been heard, or not for long.
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.latch.is_open(now)
+    }
+
     /// What is to be played now.
     pub fn pop(&mut self, now: Instant) -> Popped<'_> {
         self.jitter.pop(now)

@@ -4,15 +4,22 @@
 //!   harvest ──> shard: demux, jitter, tick, mix ──> share + queue ──> flush
 //! ```
 //! Media and SIP datagrams go through [`MediaIo`], driven by the shard's turn and never by a packet:
-//! one `harvest` takes in what arrived, one `flush` sends what the turn produced. [`plain`] is the
-//! implementation on ordinary system calls. SIP over TCP is in [`stream`], on glommio.
+//! one `harvest` takes in what arrived, one `flush` sends what the turn produced. [`batch`] does both
+//! with many datagrams to a system call; [`plain`] is its readable twin, a call for each. SIP over TCP
+//! is in [`stream`], on glommio.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use socket2::SockRef;
+
+pub mod batch;
+mod mmsg;
 pub mod plain;
 pub mod ports;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 /// Longest datagram we take in. A UDP payload cannot exceed 65,507 bytes (IPv4), and RFC 3261 §18.1.1
 /// obliges us to accept SIP messages up to that size.
@@ -21,6 +28,10 @@ pub const DATAGRAM_LEN_MAX: usize = 65_535;
 /// Datagrams taken in by one [`MediaIo::harvest`], so that a flood delays a tick by a bounded time
 /// (about 4 ms at 1 µs each) instead of starving it. The rest waits in the sockets' buffers.
 pub const HARVEST_MAX: usize = 4_096;
+
+/// What a media socket asks the kernel to hold for it, each way. Linux grants `net.core.rmem_max` and
+/// `wmem_max` at most, 208 KiB where nobody has raised them.
+const SOCKET_BUFFER: usize = 4 << 20;
 
 /// A socket that the I/O layer owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +74,10 @@ pub trait MediaIo {
 
     fn close(&mut self, socket: SocketId);
 
+    /// Bytes of memory in which the kernel keeps what arrived and was not harvested yet, its own
+    /// bookkeeping included.
+    fn receive_buffer(&self, socket: SocketId) -> usize;
+
     /// Shows up to [`HARVEST_MAX`] datagrams that arrived since the last call. Never waits.
     fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()>;
 
@@ -74,6 +89,19 @@ pub trait MediaIo {
 
     /// Sends all that was queued and empties the arena.
     fn flush(&mut self) -> Flushed;
+}
+
+/// Binds a socket for media, with as much buffer as the kernel grants.
+fn media_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    let options = SockRef::from(&socket);
+    options.set_recv_buffer_size(SOCKET_BUFFER)?;
+    options.set_send_buffer_size(SOCKET_BUFFER)?;
+    Ok(socket)
+}
+
+fn receive_buffer(socket: &UdpSocket) -> usize {
+    SockRef::from(socket).recv_buffer_size().unwrap_or(0)
 }
 
 /// Send arena common to all implementations: payloads and headers of one turn in one buffer, so that

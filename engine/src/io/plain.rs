@@ -84,7 +84,7 @@ impl PlainIo {
 
 impl MediaIo for PlainIo {
     fn open(&mut self, address: SocketAddr, token: Token) -> io::Result<SocketId> {
-        self.adopt(UdpSocket::bind(address)?, token)
+        self.adopt(super::media_socket(address)?, token)
     }
 
     fn adopt(&mut self, socket: UdpSocket, token: Token) -> io::Result<SocketId> {
@@ -105,6 +105,12 @@ impl MediaIo for PlainIo {
     fn close(&mut self, socket: SocketId) {
         // Closing the only descriptor of a socket also takes it out of the epoll set.
         self.sockets.try_remove(socket.0 as usize);
+    }
+
+    fn receive_buffer(&self, socket: SocketId) -> usize {
+        self.sockets
+            .get(socket.0 as usize)
+            .map_or(0, |socket| super::receive_buffer(&socket.socket))
     }
 
     fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()> {
@@ -171,88 +177,5 @@ impl MediaIo for PlainIo {
         self.queue.clear();
         self.arena.clear();
         flushed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn harvest_all(io: &mut PlainIo, expected: usize) -> Vec<(Token, SocketAddr, Vec<u8>)> {
-        let mut all = Vec::new();
-        for _ in 0..1_000 {
-            io.harvest(&mut |arrival| {
-                all.push((arrival.token, arrival.from, arrival.datagram.to_vec()))
-            })
-            .unwrap();
-            if all.len() >= expected {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        all
-    }
-
-    #[test]
-    fn a_shared_payload_reaches_every_listener_behind_its_own_header() {
-        let mut io = PlainIo::new().unwrap();
-        let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sender = io.open(here, Token(1)).unwrap();
-        let listeners: Vec<_> = (0..3).map(|_| UdpSocket::bind(here).unwrap()).collect();
-
-        let payload = io.share(b"payload");
-        for (i, listener) in listeners.iter().enumerate() {
-            io.queue(
-                sender,
-                listener.local_addr().unwrap(),
-                &[i as u8; 12],
-                payload,
-            );
-        }
-        assert_eq!(io.flush(), Flushed { sent: 3, failed: 0 });
-
-        for (i, listener) in listeners.iter().enumerate() {
-            let mut datagram = [0; 64];
-            let len = listener.recv(&mut datagram).unwrap();
-            assert_eq!(&datagram[..12], &[i as u8; 12]);
-            assert_eq!(&datagram[12..len], b"payload");
-        }
-        assert_eq!(
-            io.flush(),
-            Flushed::default(),
-            "a flush leaves nothing behind"
-        );
-    }
-
-    #[test]
-    fn everything_that_arrived_is_shown_with_its_token_and_source() {
-        let mut io = PlainIo::new().unwrap();
-        let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let ours = UdpSocket::bind(here).unwrap();
-        let address = ours.local_addr().unwrap();
-        io.adopt(ours, Token(7)).unwrap();
-        let peer = UdpSocket::bind(here).unwrap();
-        for i in 0..50_u8 {
-            peer.send_to(&[i; 3], address).unwrap();
-        }
-        let all = harvest_all(&mut io, 50);
-        assert_eq!(all.len(), 50);
-        for (i, (token, from, datagram)) in all.iter().enumerate() {
-            assert_eq!((*token, *from), (Token(7), peer.local_addr().unwrap()));
-            assert_eq!(datagram, &[i as u8; 3]);
-        }
-    }
-
-    #[test]
-    fn a_closed_socket_gives_its_port_back_and_a_queue_to_it_is_dropped() {
-        let mut io = PlainIo::new().unwrap();
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        let id = io.adopt(socket, Token(0)).unwrap();
-        let payload = io.share(b"late");
-        io.queue(id, address, b"", payload);
-        io.close(id);
-        io.flush();
-        UdpSocket::bind(address).expect("the port is free again");
     }
 }

@@ -1,5 +1,4 @@
-//! The memory of a jitter buffer: a window of numbered slots over a stock of payload buffers, all of it
-//! taken when the buffer is made.
+//! The memory of a jitter buffer: a window of numbered slots over a stock of payload buffers.
 //!
 //! ```text
 //!   slots     ·  audio  ·  silent  audio  ·  ·  ·      by number, modulo SLOTS
@@ -8,7 +7,9 @@
 //! ```
 //!
 //! A leg holds a few packets at a time. Used last in, first out, the same few payload buffers serve all
-//! of them and stay in the cache; the rest of the stock is never touched.
+//! of them and stay in the cache. The stock grows to the most packets that were held at a time, in
+//! buffers for the longest payload there was: half a kilobyte for an ordinary G.711 leg, where the
+//! longest packets in every slot would take 96. A steady stream allocates nothing.
 
 use std::time::Instant;
 
@@ -25,10 +26,16 @@ pub(super) struct Store {
     slots: Box<[Slot]>,
     /// Slots with audio.
     held: usize,
-    payloads: Box<[u8]>,
+    payloads: Vec<u8>,
+    /// Length of a payload buffer.
+    stride: usize,
     /// Payload buffers not in use.
     free: Vec<u8>,
 }
+
+/// Payload buffers grow in steps, so that payloads of slightly changing length do not make them grow
+/// each time. Twenty milliseconds of G.711.
+const STRIDE_STEP: usize = 160;
 
 #[derive(Clone, Copy, Debug)]
 enum Slot {
@@ -54,8 +61,9 @@ impl Store {
         Self {
             slots: vec![Slot::Empty; SLOTS].into_boxed_slice(),
             held: 0,
-            payloads: vec![0; SLOTS * PAYLOAD_LEN_MAX].into_boxed_slice(),
-            free: (0..SLOTS).rev().map(|buffer| buffer as u8).collect(),
+            payloads: Vec::new(),
+            stride: STRIDE_STEP,
+            free: Vec::new(),
         }
     }
 
@@ -80,19 +88,20 @@ impl Store {
     }
 
     pub(super) fn payload(&self, audio: Audio) -> &[u8] {
-        let start = usize::from(audio.buffer) * PAYLOAD_LEN_MAX;
+        let start = usize::from(audio.buffer) * self.stride;
         &self.payloads[start..start + usize::from(audio.len)]
     }
 
     /// The slot of the number is empty, the payload no longer than [`PAYLOAD_LEN_MAX`].
     pub(super) fn put(&mut self, now: Instant, number: i64, packet: &Packet<'_>) {
         debug_assert!(self.is_empty(number));
-        let buffer = self
-            .free
-            .pop()
-            .expect("there is a buffer for every slot, and this slot was empty");
+        debug_assert!(packet.payload.len() <= PAYLOAD_LEN_MAX);
         let len = packet.payload.len();
-        let start = usize::from(buffer) * PAYLOAD_LEN_MAX;
+        if len > self.stride {
+            self.widen(len.next_multiple_of(STRIDE_STEP));
+        }
+        let buffer = self.free.pop().unwrap_or_else(|| self.add_buffer());
+        let start = usize::from(buffer) * self.stride;
         self.payloads[start..start + len].copy_from_slice(packet.payload);
         self.slots[index(number)] = Slot::Audio(Audio {
             timestamp: packet.timestamp,
@@ -103,6 +112,26 @@ impl Store {
             len: len as u16,
         });
         self.held += 1;
+    }
+
+    fn add_buffer(&mut self) -> u8 {
+        // Every slot in use has one, so there are fewer than slots when another is asked for.
+        let buffer = (self.payloads.len() / self.stride) as u8;
+        self.payloads
+            .resize((usize::from(buffer) + 1) * self.stride, 0);
+        buffer
+    }
+
+    /// Makes all payload buffers longer.
+    fn widen(&mut self, stride: usize) {
+        let buffers = self.payloads.len() / self.stride;
+        let mut payloads = vec![0; buffers * stride];
+        for buffer in 0..buffers {
+            payloads[buffer * stride..][..self.stride]
+                .copy_from_slice(&self.payloads[buffer * self.stride..][..self.stride]);
+        }
+        self.payloads = payloads;
+        self.stride = stride;
     }
 
     /// The slot of the number is empty.
@@ -153,7 +182,7 @@ mod tests {
     fn a_full_store_keeps_payloads_apart_and_takes_no_more_memory() {
         let mut store = Store::new();
         let now = Instant::now();
-        let (memory, capacity) = (store.payloads.as_ptr(), store.free.capacity());
+        let mut memory = None;
         for round in 0..3_u8 {
             let first = 1_000 + i64::from(round) * 7;
             let numbers = first..first + SLOTS as i64;
@@ -171,11 +200,32 @@ mod tests {
             }
             store.clear_all();
             assert_eq!(store.held(), 0);
+            let now = (store.payloads.as_ptr(), store.free.capacity());
+            assert_eq!(*memory.get_or_insert(now), now);
         }
-        assert_eq!(
-            (memory, capacity),
-            (store.payloads.as_ptr(), store.free.capacity())
-        );
+    }
+
+    #[test]
+    fn payloads_survive_a_longer_one() {
+        let mut store = Store::new();
+        let now = Instant::now();
+        let payload = |number: i64| vec![number as u8; 100 * (number as usize + 1)];
+        for number in 0..10 {
+            store.put(now, number, &packet(&payload(number)));
+        }
+        for number in 0..10 {
+            let audio = store.audio(number).expect("it was put");
+            assert_eq!(store.payload(audio), payload(number));
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_is_a_payload() {
+        let mut store = Store::new();
+        store.put(Instant::now(), 1, &packet(b""));
+        store.put(Instant::now(), 2, &packet(b""));
+        let audio = store.audio(2).expect("it was put");
+        assert_eq!(store.payload(audio), b"");
     }
 
     #[test]

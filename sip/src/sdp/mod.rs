@@ -27,7 +27,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use agreement::{Agreed, Capabilities, CodecOffer, Local, Refusal};
-pub use offer_answer::{accept_answer, answer, offer};
+pub use offer_answer::{accept_answer, answer, offer, preview};
 pub use parse::{SdpError, SdpErrorKind, parse};
 
 /// Longest description read, in bytes. A WebRTC offer with ten video tracks stays below 30 KiB;

@@ -42,6 +42,18 @@ pub fn answer(
     Ok((answer, choice.agreed))
 }
 
+/// What [`answer`] would agree on, without writing the answer. The ports in `local` do not matter yet.
+///
+/// # Errors
+/// As [`answer`].
+pub fn preview(
+    offer: &SessionDescription,
+    capabilities: &Capabilities,
+    local: &Local,
+) -> Result<Agreed, Refusal> {
+    choose_media(offer, capabilities, local).map(|choice| choice.agreed)
+}
+
 /// Makes the offer for a new leg: one audio line with all our codecs. A codec that finds no
 /// dynamic payload type left is not offered.
 pub fn offer(capabilities: &Capabilities, local: &Local) -> SessionDescription {
