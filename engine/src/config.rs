@@ -81,6 +81,8 @@ pub struct RtpConfig {
     pub jitter_ms: u32,
     /// A call without media for this many seconds is ended; 0 = never.
     pub timeout_s: u32,
+    /// Participants who can be told apart by where their packets come from share ports.
+    pub shared_ports: bool,
 }
 
 /// Loads are in units: weighted messages and packets a second.
@@ -248,6 +250,7 @@ impl Config {
             rtp.ports,
             rtp.jitter_ms,
             rtp.timeout_s,
+            rtp.shared_ports,
             load.max,
             load.min,
             load.weights,
@@ -343,6 +346,7 @@ impl RtpConfig {
             ports: values.parsed("rtp.ports", "16384-32767", str::parse)?,
             jitter_ms: values.integer("rtp.jitter_ms", 15, 0..=JITTER_MS_MAX)?,
             timeout_s: values.integer("rtp.timeout_s", 30, 0..=SECONDS_MAX)?,
+            shared_ports: values.boolean("rtp.shared_ports", true)?,
         })
     }
 }

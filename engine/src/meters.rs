@@ -13,11 +13,13 @@
 //! decision what a full server does with a call.
 
 mod lateness;
+mod ledger;
 mod load;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lateness::{Lateness, LatenessReading};
+pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
 
 /// A number that only grows, written by one thread.
@@ -108,8 +110,12 @@ pub struct CoreMeters {
     /// RTP port pairs still to be had.
     pub ports_free: Gauge,
 
-    /// Nanoseconds in which this core's thread had work; the rest of the wall clock it waited.
-    pub busy_ns: Counter,
+    /// Where the time of this core's thread went.
+    pub phases: PhaseTimes,
+    /// CPU time of this core's thread, in nanoseconds, as the kernel counts it.
+    pub cpu_ns: Gauge,
+    /// Turns that began so late that statistics were put off.
+    pub turns_pressed: Counter,
     /// Turns of the shard's loop: harvest, tick, flush.
     pub turns: Counter,
     /// Room ticks that ran.

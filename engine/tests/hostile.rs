@@ -109,7 +109,10 @@ fn rtp_ports_in_use(server: &Server) -> Vec<u16> {
                 .then_some(port)
         })
         .collect();
-    assert!(ports.len() >= 4, "two calls have two ports each: {ports:?}");
+    assert!(
+        ports.len() >= 2,
+        "calls have a port for RTP and one for RTCP: {ports:?}"
+    );
     ports
 }
 

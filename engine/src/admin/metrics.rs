@@ -12,12 +12,12 @@ use prometheus_client::{
 };
 
 use super::Admin;
-use crate::meters::{CoreMeters, Meters, ServerLoad, ServerState, State};
+use crate::meters::{CoreMeters, Meters, Phase, ServerLoad, ServerState, State};
 
 type Reader = fn(&CoreMeters) -> u64;
 
 /// Per core; the text format appends `_total`.
-const COUNTERS: [(&str, &str, Reader); 22] = [
+const COUNTERS: [(&str, &str, Reader); 23] = [
     (
         "sip_received",
         "SIP messages received, retransmissions included",
@@ -87,6 +87,11 @@ const COUNTERS: [(&str, &str, Reader); 22] = [
         "media_timeouts",
         "Calls ended because no media came",
         |core| core.media_timeouts.get(),
+    ),
+    (
+        "turns_pressed",
+        "Turns that began so late that statistics were put off",
+        |core| core.turns_pressed.get(),
     ),
     ("turns", "Turns of the shard's loop", |core| {
         core.turns.get()
@@ -182,10 +187,35 @@ impl Readings {
             encoder.encode_descriptor("busy_seconds", help, None, MetricType::Counter)?;
         for core in &self.meters.cores {
             let label = [("core", core.core)];
-            let seconds = core.busy_ns.get() as f64 / 1e9;
+            let seconds = core.phases.busy() as f64 / 1e9;
             metric
                 .encode_family(&label)?
                 .encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        }
+        let help = "CPU time of the core's thread, as the kernel counts it";
+        let mut metric =
+            encoder.encode_descriptor("cpu_seconds", help, None, MetricType::Counter)?;
+        for core in &self.meters.cores {
+            let label = [("core", core.core)];
+            let seconds = core.cpu_ns.get() as f64 / 1e9;
+            metric
+                .encode_family(&label)?
+                .encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        }
+        let help = "Where the time of the core's thread went";
+        let mut metric =
+            encoder.encode_descriptor("phase_seconds", help, None, MetricType::Counter)?;
+        for core in &self.meters.cores {
+            for phase in Phase::ALL {
+                let labels = [
+                    ("core", core.core.to_string()),
+                    ("phase", phase.name().to_owned()),
+                ];
+                let seconds = core.phases.get(phase) as f64 / 1e9;
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+            }
         }
         for (name, help, read) in GAUGES {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -125,7 +125,7 @@ impl Reading {
                 .video_received
                 .get()
                 .wrapping_add(core.video_sent.get()),
-            busy_ns: core.busy_ns.get(),
+            busy_ns: core.phases.busy(),
             lateness: core.tick_lateness.read(),
         }
     }
@@ -137,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::config::{LoadConfig, Weights};
+    use crate::meters::{Ledger, Phase};
 
     fn sampler(weights: Weights) -> (Arc<Meters>, Arc<ServerLoad>, Sampler, Instant) {
         let meters = Arc::new(Meters::new(&[0, 1]));
@@ -162,8 +163,11 @@ mod tests {
         meters.cores[0].rtp_received.add(100);
         meters.cores[0].rtp_sent.add(60);
         meters.cores[1].video_sent.add(80);
-        meters.cores[0].busy_ns.add(500_000_000);
-        meters.cores[1].busy_ns.add(1_500_000_000);
+        for (core, busy_ms) in meters.cores.iter().zip([500, 1_500]) {
+            let mut ledger = Ledger::new(now);
+            ledger.lap_at(now + Duration::from_millis(busy_ms), core, Phase::Mix);
+            ledger.lap_at(now + Duration::from_secs(2), core, Phase::Idle);
+        }
         meters.cores[1].tick_lateness.record_us(3);
 
         let sample = sampler.sample(now + Duration::from_secs(2)).clone();

@@ -628,6 +628,7 @@ fn every_key_is_compared_on_reload() {
         "rtp.ports=2-3",
         "rtp.jitter_ms=1",
         "rtp.timeout_s=1",
+        "rtp.shared_ports=false",
         "load.max=7",
         "load.min=1",
         "load.weights.sip=2",

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 27] = [
+pub(super) const KEYS: [&str; 28] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -19,6 +19,7 @@ pub(super) const KEYS: [&str; 27] = [
     "rtp.ports",
     "rtp.jitter_ms",
     "rtp.timeout_s",
+    "rtp.shared_ports",
     "load.max",
     "load.min",
     "load.weights.sip",

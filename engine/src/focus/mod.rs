@@ -17,11 +17,12 @@ use sip::{Body, CallKey, Endpoint, Event, Invite, Rejection, RequestKey};
 use crate::codec::Codec;
 use crate::config::Config;
 use crate::io::MediaIo;
+use crate::io::ports::PortPair;
 use crate::load::{Admission, Asked, Refused};
 use crate::meters::CoreMeters;
 use crate::random::Random;
 use crate::room::Newcomer;
-use crate::shard::stage::{NoSeat, SeatKey, Stage};
+use crate::shard::stage::{NoSeat, Remote, SeatKey, Stage};
 
 mod name;
 pub mod negotiate;
@@ -55,6 +56,8 @@ pub struct Focus {
 struct Call {
     seat: SeatKey,
     room: RoomName,
+    /// The host his INVITE came from.
+    signalling: IpAddr,
     entity: String,
     joined: SystemTime,
     local: Local,
@@ -184,29 +187,34 @@ impl Focus {
         self.admission.ask(&self.config, asked).map_err(rejection)?;
         let offer = invite.body.as_ref().map(parse).transpose()?;
 
-        let seat = means
-            .stage
-            .take_seat(means.now, room.as_str())
-            .map_err(|error| {
-                match error {
-                    NoSeat::Ports => tracing::warn!(room = room.as_str(), "no RTP ports left"),
-                    NoSeat::Sockets(error) => {
-                        tracing::warn!(room = room.as_str(), %error, "cannot open RTP sockets")
-                    }
-                }
-                rejection(self.admission.not_now(asked.random))
-            })?;
-        let ports = means.stage.ports_of(seat);
-        let local = Local {
+        let mut local = Local {
             address: self.media_address(),
-            rtp_port: ports.rtp(),
-            rtcp_port: ports.rtcp(),
+            rtp_port: 0,
+            rtcp_port: 0,
             session_id: self.random.next_u64() >> 1,
             version: 1,
         };
+        let agreed = offer
+            .as_ref()
+            .map(|offer| sdp::preview(offer, &self.capabilities, &local))
+            .transpose()
+            .map_err(not_acceptable)?;
+        let signalling = invite.flow.peer.ip();
+        let remote = agreed
+            .as_ref()
+            .and_then(|agreed| remote(agreed, signalling));
+        let seat = means
+            .stage
+            .take_seat(means.now, room.as_str(), remote)
+            .map_err(|error| {
+                log_no_seat(room.as_str(), &error);
+                rejection(self.admission.not_now(asked.random))
+            })?;
+        set_ports(&mut local, means.stage.ports_of(seat));
         let call = Call {
             seat,
             room,
+            signalling,
             entity: invite.from_uri,
             joined: means.wall,
             local,
@@ -310,6 +318,15 @@ impl Focus {
                 .and_then(|answer| {
                     sdp::accept_answer(offer, &answer, &self.capabilities).map_err(drop)
                 });
+            // The offer has named our ports; an answer that would need others cannot be had.
+            let agreed = agreed.and_then(|agreed| {
+                let ports =
+                    means
+                        .stage
+                        .expect(means.now, call.seat, remote(&agreed, call.signalling));
+                let same = ports.is_ok_and(|ports| ports.rtp() == call.local.rtp_port);
+                same.then_some(agreed).ok_or(())
+            });
             match (agreed, &mut call.phase) {
                 (Ok(agreed), Phase::Joined { offering }) => {
                     *offering = false;
@@ -351,8 +368,16 @@ impl Focus {
             return means.sip.accept(means.now, key, call.room.as_str(), body);
         };
         let answered = parse(&offer).and_then(|offer| {
-            let (_, agreed) =
-                sdp::answer(&offer, &self.capabilities, &call.local).map_err(not_acceptable)?;
+            let agreed =
+                sdp::preview(&offer, &self.capabilities, &call.local).map_err(not_acceptable)?;
+            let ports = means
+                .stage
+                .expect(means.now, call.seat, remote(&agreed, call.signalling))
+                .map_err(|error| {
+                    log_no_seat(call.room.as_str(), &error);
+                    rejection(self.admission.not_now(self.random.next_u64()))
+                })?;
+            set_ports(&mut call.local, ports);
             Ok((offer, agreed))
         });
         match answered {
@@ -360,7 +385,7 @@ impl Focus {
                 let description = described_anew(call, |local| {
                     let answer = sdp::answer(&offer, &self.capabilities, local);
                     answer
-                        .expect("answered just before; only the version differs")
+                        .expect("previewed just before; only version and ports differ")
                         .0
                 });
                 let body = body(&description);
@@ -441,6 +466,23 @@ fn described_anew(
     }
     call.local.version += 1;
     describe(&call.local)
+}
+
+fn log_no_seat(room: &str, error: &NoSeat) {
+    match error {
+        NoSeat::Ports => tracing::warn!(room, "no RTP ports left"),
+        NoSeat::Sockets(error) => tracing::warn!(room, %error, "cannot open RTP sockets"),
+    }
+}
+
+/// Where his packets will come from.
+fn remote(agreed: &Agreed, signalling: IpAddr) -> Option<Remote> {
+    Remote::new(agreed.remote_rtp, agreed.remote_rtcp, signalling)
+}
+
+fn set_ports(local: &mut Local, ports: PortPair) {
+    local.rtp_port = ports.rtp();
+    local.rtcp_port = ports.rtcp();
 }
 
 fn body(description: &SessionDescription) -> Body {

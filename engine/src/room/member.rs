@@ -97,7 +97,7 @@ impl Member {
             leg,
             frame: Box::new([0; FRAME_LEN_MAX]),
             has_frame: false,
-            pending: Vec::with_capacity(6 * FRAME_LEN_MAX),
+            pending: Vec::new(),
             pending_for: Duration::ZERO,
             entity,
             joined,
@@ -137,6 +137,11 @@ impl Member {
 
     pub fn session_mut(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// He is reached through other sockets from now on (those for RTP and RTCP).
+    pub fn set_sockets(&mut self, sockets: (SocketId, SocketId)) {
+        (self.rtp_socket, self.rtcp_socket) = sockets;
     }
 
     pub fn confirm(&mut self) {

@@ -3,18 +3,20 @@
 //! Listeners get the total; a talker gets the total minus himself. However many listen, a tick makes
 //! one mix for all of them and one for each talker, and encodes each mix once per codec.
 
+use std::ops::Range;
+
 use mixer_simd::Kernels;
 
-use super::{FRAME_LEN_MAX, Room, Tick};
+use super::{FRAME_LEN_MAX, Room};
 use crate::codec::Codec;
-use crate::io::Payload;
+use crate::io::{MediaIo, Payload};
 
-/// Working memory of a shard's ticks, used by one room at a time.
+/// Working memory of a shard's ticks: what the rooms that are due leave from one step to the next.
 pub struct Mixer {
     kernels: Kernels,
     total: [i32; FRAME_LEN_MAX],
     own: [i32; FRAME_LEN_MAX],
-    pcm: [i16; FRAME_LEN_MAX],
+    pcm: Vec<i16>,
     encoded: Vec<u8>,
 }
 
@@ -24,38 +26,64 @@ impl Mixer {
             kernels,
             total: [0; FRAME_LEN_MAX],
             own: [0; FRAME_LEN_MAX],
-            pcm: [0; FRAME_LEN_MAX],
-            encoded: Vec::with_capacity(2 * FRAME_LEN_MAX),
+            pcm: Vec::new(),
+            encoded: Vec::new(),
         }
     }
 
     pub fn kernels(&self) -> &Kernels {
         &self.kernels
     }
+
+    /// Forgets the mixes of the rooms before: a new tick begins.
+    pub fn clear(&mut self) {
+        self.pcm.clear();
+        self.encoded.clear();
+    }
+
+    /// The bytes of a frame.
+    pub(super) fn bytes(&self, frame: &Frame) -> &[u8] {
+        &self.encoded[frame.bytes.clone()]
+    }
 }
 
-/// One mix in one codec: its bytes in the mixer's memory, and in the send arena once somebody needed it there.
-#[derive(Clone, Copy)]
-pub(super) struct Encoded {
-    start: usize,
-    len: usize,
-    pub(super) shared: Option<Payload>,
+/// One mix in one codec: its bytes in the mixer, and in the send arena.
+#[derive(Clone)]
+pub(super) struct Frame {
+    bytes: Range<usize>,
+    pub(super) shared: Payload,
+}
+
+/// A room's mixes of one tick, where the mixer keeps them.
+#[derive(Default)]
+pub(super) struct Mixes {
+    /// Of all talkers, if anybody gets that.
+    total: Option<Range<usize>>,
+    total_frames: [Option<Frame>; Codec::ALL.len()],
+    /// Of all but one: for each talker, in their order, if he listens.
+    others: Vec<Option<Range<usize>>>,
+    pub(super) others_frames: Vec<Option<Frame>>,
+}
+
+impl Mixes {
+    /// What those get who do not talk.
+    pub(super) fn total(&self, codec: Codec) -> Option<&Frame> {
+        self.total_frames[codec.index()].as_ref()
+    }
 }
 
 impl Room {
-    pub(super) fn mix_and_speak(&mut self, tick: &mut Tick<'_>, samples: usize) {
+    /// Adds up the talkers, and takes each out again for himself.
+    pub fn mix(&mut self, mixer: &mut Mixer) {
+        let samples = self.samples();
         let Mixer {
             kernels,
             total,
             own,
             pcm,
-            encoded,
-        } = &mut *tick.mixer;
-        let (total, own, pcm) = (
-            &mut total[..samples],
-            &mut own[..samples],
-            &mut pcm[..samples],
-        );
+            ..
+        } = mixer;
+        let (total, own) = (&mut total[..samples], &mut own[..samples]);
 
         total.fill(0);
         for &talker in &self.talkers {
@@ -68,58 +96,61 @@ impl Room {
             peak = peak.max(kernels.peak(own));
         }
         let ramp = self.limiter.next(peak, samples);
-
-        encoded.clear();
-        kernels.pack(pcm, total, ramp);
-        let mut shared: [Option<Encoded>; Codec::ALL.len()] = [None; Codec::ALL.len()];
-        for (_, member) in self.members.iter_mut().filter(|(_, member)| !member.in_mix) {
-            if !member.listens() {
-                continue;
-            }
-            let codec = member.leg.codec;
-            let frame = shared[codec.index()].get_or_insert_with(|| {
-                let encoder =
-                    self.encoders[codec.index()].get_or_insert_with(|| codec.encoder(*kernels));
-                let start = encoded.len();
-                encoder.encode(pcm, encoded);
-                Encoded {
-                    start,
-                    len: encoded.len() - start,
-                    shared: None,
-                }
-            });
-            let payload = &encoded[frame.start..][..frame.len];
-            member.speak(
-                self.period,
-                samples,
-                payload,
-                &mut frame.shared,
-                tick.now,
-                tick.io,
-                tick.counts,
-            );
-        }
+        let mut pack = |sum: &[i32]| {
+            let start = pcm.len();
+            pcm.resize(start + samples, 0);
+            kernels.pack(&mut pcm[start..], sum, ramp);
+            start..start + samples
+        };
+        let anybody = self.wanted.contains(&true);
+        self.mixes.total = anybody.then(|| pack(total));
+        self.mixes.others.clear();
         for &talker in &self.talkers {
-            let member = &mut self.members[talker];
-            if !member.listens() {
-                continue;
-            }
-            kernels.minus(own, total, member.frame(samples));
-            kernels.pack(pcm, own, ramp);
-            encoded.clear();
-            member.encoder.encode(pcm, encoded);
-            member.speak(
-                self.period,
-                samples,
-                encoded,
-                &mut None,
-                tick.now,
-                tick.io,
-                tick.counts,
-            );
+            let member = &self.members[talker];
+            self.mixes.others.push(member.listens().then(|| {
+                kernels.minus(own, total, member.frame(samples));
+                pack(own)
+            }));
         }
-        for (_, member) in &mut self.members {
-            member.report(tick.now, tick.ntp, tick.io, tick.counts);
+    }
+
+    /// Encodes each mix once for every codec in which somebody gets it.
+    pub fn encode(&mut self, mixer: &mut Mixer, io: &mut impl MediaIo) {
+        let Self {
+            mixes,
+            encoders,
+            members,
+            ..
+        } = self;
+        let Mixer {
+            kernels,
+            pcm,
+            encoded,
+            ..
+        } = mixer;
+        let mut frame_of = |start: usize, encoded: &[u8]| Frame {
+            bytes: start..encoded.len(),
+            shared: io.share(&encoded[start..]),
+        };
+        for codec in Codec::ALL {
+            let wanted = self.wanted[codec.index()];
+            mixes.total_frames[codec.index()] =
+                mixes.total.clone().filter(|_| wanted).map(|total| {
+                    let encoder =
+                        encoders[codec.index()].get_or_insert_with(|| codec.encoder(*kernels));
+                    let start = encoded.len();
+                    encoder.encode(&pcm[total], encoded);
+                    frame_of(start, encoded)
+                });
+        }
+        mixes.others_frames.clear();
+        for (&talker, others) in self.talkers.iter().zip(&mixes.others) {
+            let frame = others.clone().map(|others| {
+                let start = encoded.len();
+                members[talker].encoder.encode(&pcm[others], encoded);
+                frame_of(start, encoded)
+            });
+            mixes.others_frames.push(frame);
         }
     }
 }

@@ -8,14 +8,17 @@
 //! ```
 //! A room is plain data owned by one shard. It mixes what its members say and knows nothing of SIP: who
 //! may enter is decided in [`crate::focus`]. A tick neither allocates (once warm), blocks nor logs.
+//!
+//! Each step is a call of its own, so that a shard takes it with all rooms that are due before it goes on
+//! to the next: code and tables of a step are then in the cache, and its time is measured by one clock
+//! reading for all rooms. What a room needs from one step to the next lies in the shard's [`Mixer`].
 
 use std::time::{Duration, Instant};
 
-use mixer_simd::Limiter;
+use mixer_simd::{Kernels, Limiter};
 use slab::Slab;
 
 use crate::codec::{Codec, Encode, SAMPLE_RATE};
-use crate::io::MediaIo;
 
 mod activity;
 mod member;
@@ -28,29 +31,19 @@ mod tests;
 pub use activity::Activity;
 pub use member::{Leg, Member, MemberId, Newcomer};
 pub use mix::Mixer;
+use mix::Mixes;
 
 /// The shortest and the usual mixing period. A room mixes every 20 ms unless a member's ptime is no
 /// multiple of that (10, 30 and 50 ms); then every 10 ms, so that every ptime is a whole number of ticks.
 const PERIOD_SHORT: Duration = Duration::from_millis(10);
-const PERIOD_USUAL: Duration = Duration::from_millis(20);
+pub const PERIOD_USUAL: Duration = Duration::from_millis(20);
 
 /// Samples of the longest period.
 const FRAME_LEN_MAX: usize = SAMPLE_RATE as usize / 50;
 
-/// A tick that is this late is skipped rather than caught up: listeners' jitter buffers have run dry
+/// Ticks that are this late are left out rather than caught up: listeners' jitter buffers have run dry
 /// anyway, and a burst of frames would only fill them beyond their depth.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
-
-/// What a tick needs from the shard around it.
-pub struct Tick<'a> {
-    pub now: Instant,
-    /// Wall clock of `now` in NTP format (RFC 3550 §4), for sender reports.
-    pub ntp: u64,
-    pub io: &'a mut dyn MediaIo,
-    pub mixer: &'a mut Mixer,
-    pub talkers_max: usize,
-    pub counts: &'a mut Counts,
-}
 
 /// What ticks did since the shard last moved these into its meters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,20 +63,26 @@ pub struct Room {
     encoders: [Option<Box<dyn Encode>>; Codec::ALL.len()],
     /// Indices of the members in this tick's mix.
     talkers: Vec<usize>,
+    /// Codecs in which somebody gets the mix of all talkers in this tick.
+    wanted: [bool; Codec::ALL.len()],
+    mixes: Mixes,
     #[cfg(test)]
     pub(crate) panics_on_next_tick: bool,
 }
 
 impl Room {
-    pub fn new(name: String, now: Instant) -> Self {
+    /// `first_tick` sets the phase, which stays.
+    pub fn new(name: String, first_tick: Instant) -> Self {
         Self {
             name,
             members: Slab::new(),
             period: PERIOD_USUAL,
-            next_tick: now + PERIOD_USUAL,
+            next_tick: first_tick,
             limiter: Limiter::new(SAMPLE_RATE),
             encoders: [const { None }; Codec::ALL.len()],
             talkers: Vec::new(),
+            wanted: [false; Codec::ALL.len()],
+            mixes: Mixes::default(),
             #[cfg(test)]
             panics_on_next_tick: false,
         }
@@ -147,23 +146,30 @@ impl Room {
         self.next_tick
     }
 
-    /// Mixes one period if it is due; returns how late that was.
-    pub fn tick(&mut self, tick: &mut Tick<'_>) -> Option<Duration> {
-        let late = tick.now.checked_duration_since(self.next_tick)?;
+    /// Begins a tick if one is due; returns how late that is.
+    pub fn begin(&mut self, now: Instant) -> Option<Duration> {
+        let late = now.checked_duration_since(self.next_tick)?;
         self.next_tick += self.period;
         if late > CATCH_UP_MAX {
-            self.next_tick = tick.now + self.period;
+            while self.next_tick <= now {
+                self.next_tick += self.period;
+            }
         }
+        Some(late)
+    }
+
+    /// Takes this tick's samples out of everybody's jitter buffer, and judges who speaks.
+    pub fn hear(&mut self, now: Instant, kernels: &Kernels) {
         #[cfg(test)]
         assert!(!std::mem::take(&mut self.panics_on_next_tick), "told to");
-
-        let samples = self.period.as_millis() as usize * SAMPLE_RATE as usize / 1_000;
+        let samples = self.samples();
         for (_, member) in &mut self.members {
-            member.hear(tick.now, samples, tick.mixer.kernels());
+            member.hear(now, samples, kernels);
         }
-        select::talkers(&mut self.members, tick.talkers_max, &mut self.talkers);
-        self.mix_and_speak(tick, samples);
-        tick.counts.ticks += 1;
-        Some(late)
+    }
+
+    /// Samples of a period.
+    fn samples(&self) -> usize {
+        self.period.as_millis() as usize * SAMPLE_RATE as usize / 1_000
     }
 }

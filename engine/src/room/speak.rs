@@ -1,40 +1,79 @@
-//! From an encoded mix to the packets of one member.
+//! From encoded mixes to the packets of the members.
 
 use std::time::{Duration, Instant};
 
-use super::{Counts, Member};
-use crate::io::{MediaIo, Payload};
+use super::mix::{Frame, Mixer};
+use super::{Counts, Member, Room};
+use crate::io::MediaIo;
+
+impl Room {
+    /// Queues everybody's packet.
+    pub fn speak(
+        &mut self,
+        now: Instant,
+        mixer: &Mixer,
+        io: &mut impl MediaIo,
+        counts: &mut Counts,
+    ) {
+        let samples = self.samples();
+        let Self {
+            members,
+            mixes,
+            talkers,
+            period,
+            ..
+        } = self;
+        let mut say = |member: &mut Member, frame: Option<&Frame>| {
+            if let Some(frame) = frame {
+                member.speak(*period, samples, mixer, frame, now, io, counts);
+            }
+        };
+        for (_, member) in members.iter_mut() {
+            if member.listens() && !member.in_mix {
+                let frame = mixes.total(member.leg.codec);
+                say(member, frame);
+            }
+        }
+        for (&talker, frame) in talkers.iter().zip(&mixes.others_frames) {
+            say(&mut members[talker], frame.as_ref());
+        }
+        counts.ticks += 1;
+    }
+
+    /// Queues the RTCP reports that are due.
+    pub fn report(&mut self, now: Instant, ntp: u64, io: &mut impl MediaIo, counts: &mut Counts) {
+        for (_, member) in &mut self.members {
+            member.report(now, ntp, io, counts);
+        }
+    }
+}
 
 impl Member {
     /// Sends one period's frame: at once behind a header of his own when that fills a packet of his
-    /// ptime, else when enough frames have come together. `shared` is the frame's place in the send
-    /// arena, filled by the first member who needs it.
+    /// ptime, else when enough frames have come together.
     #[expect(
         clippy::too_many_arguments,
-        reason = "the frame in its three forms, and the tick's parts split for borrowing"
+        reason = "a room's parts, split for borrowing"
     )]
-    pub(super) fn speak(
+    fn speak(
         &mut self,
         period: Duration,
         samples: usize,
-        frame: &[u8],
-        shared: &mut Option<Payload>,
+        mixer: &Mixer,
+        frame: &Frame,
         now: Instant,
-        io: &mut dyn MediaIo,
+        io: &mut impl MediaIo,
         counts: &mut Counts,
     ) {
         if !self.leg.spoken_to {
             self.session.skip(samples as u32);
             return;
         }
+        let bytes = mixer.bytes(frame);
         let (payload, len, duration) = if self.pending.is_empty() && self.leg.ptime == period {
-            (
-                *shared.get_or_insert_with(|| io.share(frame)),
-                frame.len(),
-                period,
-            )
+            (frame.shared, bytes.len(), period)
         } else {
-            self.pending.extend_from_slice(frame);
+            self.pending.extend_from_slice(bytes);
             self.pending_for += period;
             if self.pending_for < self.leg.ptime {
                 return;
@@ -50,23 +89,12 @@ impl Member {
         };
         let ticks = samples as u32 * (duration.as_millis() / period.as_millis()) as u32;
         let header = self.session.next_header(now, ticks, len);
-        io.queue(
-            self.rtp_socket,
-            self.session.destination(),
-            &header,
-            payload,
-        );
+        let to = self.session.destination();
+        io.queue(self.rtp_socket, to, &header, payload);
         counts.rtp_sent += 1;
     }
 
-    /// Sends the RTCP report that is due, if one is.
-    pub(super) fn report(
-        &mut self,
-        now: Instant,
-        ntp: u64,
-        io: &mut dyn MediaIo,
-        counts: &mut Counts,
-    ) {
+    fn report(&mut self, now: Instant, ntp: u64, io: &mut impl MediaIo, counts: &mut Counts) {
         if !self.confirmed || now < self.session.next_report_at() {
             return;
         }
@@ -77,7 +105,7 @@ impl Member {
     }
 
     /// Tells the peer that this stream ends (RFC 3550 §6.6).
-    pub fn say_bye(&mut self, now: Instant, ntp: u64, io: &mut dyn MediaIo, counts: &mut Counts) {
+    pub fn say_bye(&mut self, now: Instant, ntp: u64, io: &mut impl MediaIo, counts: &mut Counts) {
         if self.confirmed {
             let mut packet = [0; rtp::RTCP_LEN_MAX];
             let len = self.session.write_bye(now, ntp, &mut packet);
@@ -85,7 +113,7 @@ impl Member {
         }
     }
 
-    fn send_rtcp(&mut self, packet: &[u8], io: &mut dyn MediaIo, counts: &mut Counts) {
+    fn send_rtcp(&mut self, packet: &[u8], io: &mut impl MediaIo, counts: &mut Counts) {
         let payload = io.share(packet);
         let socket = if self.leg.rtcp_mux {
             self.rtp_socket

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mixer_simd::Kernels;
 
-use super::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room, Tick};
+use super::{Counts, Leg, Member, MemberId, Mixer, Newcomer, PERIOD_USUAL, Room};
 use crate::codec::{Codec, SAMPLE_RATE};
 use crate::focus::negotiate;
 use crate::io::{Arena, Arrival, Flushed, MediaIo, Payload, SocketId, Token};
@@ -30,6 +30,10 @@ impl MediaIo for Net {
     }
 
     fn close(&mut self, _: SocketId) {}
+
+    fn receive_buffer(&self, _: SocketId) -> usize {
+        0
+    }
 
     fn harvest(&mut self, _: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()> {
         Ok(())
@@ -65,7 +69,7 @@ impl Scene {
     /// Members who get these codecs and packet durations (ms).
     fn new(members: &[(Codec, u64)]) -> Self {
         let now = Instant::now();
-        let mut room = Room::new("test".to_owned(), now);
+        let mut room = Room::new("test".to_owned(), now + PERIOD_USUAL);
         let ids = members
             .iter()
             .enumerate()
@@ -147,15 +151,14 @@ impl Scene {
     fn tick(&mut self, talkers_max: usize) {
         while self.room.next_tick() <= self.now {
             let mut counts = Counts::default();
-            let mut tick = Tick {
-                now: self.now,
-                ntp: 0,
-                io: &mut self.net,
-                mixer: &mut self.mixer,
-                talkers_max,
-                counts: &mut counts,
-            };
-            self.room.tick(&mut tick);
+            self.room.begin(self.now).expect("it is due");
+            self.mixer.clear();
+            self.room.hear(self.now, self.mixer.kernels());
+            self.room.select(talkers_max);
+            self.room.mix(&mut self.mixer);
+            self.room.encode(&mut self.mixer, &mut self.net);
+            self.room
+                .speak(self.now, &self.mixer, &mut self.net, &mut counts);
         }
     }
 

@@ -14,17 +14,23 @@ use super::ShardIndex;
 use super::directory::{Directory, Spread};
 use super::mailbox::{Mail, Mailboxes, Outbox, Query};
 use super::place::Placement;
-use super::stage::Stage;
+use super::stage::{Moment, Stage};
 use super::view;
 use crate::config::Config;
 use crate::focus::{Focus, Means, RoomName};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
-use crate::meters::{CoreMeters, Meters};
+use crate::meters::{CoreMeters, Ledger, Meters, Phase};
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
 /// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
 const SIP_PER_TURN_MAX: usize = 256;
+
+/// The same while the shard is behind: sound before new calls.
+const SIP_PER_TURN_PRESSED: usize = 16;
+
+/// A turn that begins this late is behind: a quarter of the usual frame.
+const PRESSED: Duration = Duration::from_millis(5);
 
 /// SIP messages that may wait for a later turn; beyond it they are dropped, as a full socket would.
 const ARRIVED_MAX: usize = 4_096;
@@ -41,6 +47,9 @@ const TURN_IDLE: Duration = Duration::from_millis(5);
 
 /// A shard counts as busy this long after the last SIP message.
 const BUSY_AFTER_SIP: Duration = Duration::from_millis(100);
+
+/// Gauges are read once a second at most.
+const GAUGES_EVERY: Duration = Duration::from_millis(100);
 
 /// What all shards of the process share.
 #[derive(Clone)]
@@ -69,6 +78,10 @@ pub struct Core<I> {
     arrived: VecDeque<(Flow, Bytes)>,
     last_sip: Option<Instant>,
     ending: Ending,
+    ledger: Ledger,
+    /// When this turn was to begin.
+    due: Instant,
+    next_gauges: Instant,
 }
 
 /// How far the shard is on its way to its end.
@@ -126,10 +139,17 @@ impl<I: MediaIo> Core<I> {
             arrived: VecDeque::new(),
             last_sip: None,
             ending: Ending::No,
+            ledger: Ledger::new(now),
+            due: now,
+            next_gauges: now,
         })
     }
 
     /// One turn. `streams` is emptied; `writes` gets what is to be written to connections of this shard.
+    ///
+    /// Sound comes first: rooms tick and their packets leave before signalling is looked at. When turns
+    /// come late, what is put off is in this order: statistics and RTCP reports, then new signalling
+    /// messages beyond a few, and at last, beyond 100 ms, sound itself.
     pub fn turn(
         &mut self,
         now: Instant,
@@ -140,11 +160,27 @@ impl<I: MediaIo> Core<I> {
         let meters = self.common.meters.clone();
         let meters = &meters.cores[usize::from(self.index.0)];
         let ntp = ntp(wall);
+        let pressed = now.saturating_duration_since(self.due) >= PRESSED;
+        meters.turns_pressed.add(u64::from(pressed));
+        self.ledger.lap_at(now, meters, Phase::Idle);
 
         self.harvest(now, meters);
-        self.stage.tick(now, ntp, meters);
+        self.ledger.lap(meters, Phase::Harvest);
+        let moment = Moment { now, ntp, pressed };
+        self.stage.tick(moment, &mut self.ledger, meters);
+        self.stage.flush(meters);
+        self.ledger.lap(meters, Phase::Send);
+
+        let sip_max = if pressed {
+            SIP_PER_TURN_PRESSED
+        } else {
+            SIP_PER_TURN_MAX
+        };
+        self.take_arrived(now, sip_max, meters);
         self.take_streams(now, streams, meters);
+        self.ledger.lap(meters, Phase::Sip);
         self.read_mail(now, writes, meters);
+        self.ledger.lap(meters, Phase::Mail);
 
         let mut means = Means {
             now,
@@ -158,14 +194,18 @@ impl<I: MediaIo> Core<I> {
         means.sip.handle_timeout(now);
         self.focus.handle_timeout(&mut means);
         self.drain_sip(now, wall, ntp, writes, meters);
+        self.ledger.lap(meters, Phase::Sip);
         self.tell_homes(now);
-        self.directory.expire(now);
         self.outbox.retry();
+        self.ledger.lap(meters, Phase::Mail);
         self.stage.flush(meters);
+        self.ledger.lap(meters, Phase::Send);
+        self.keep_house(now, meters);
+        self.ledger.lap(meters, Phase::House);
 
-        self.keep_gauges(meters);
+        self.due = self.next_turn(now);
         Turned {
-            next: self.next_turn(now),
+            next: self.due,
             ended: self.has_ended(now),
         }
     }
@@ -196,7 +236,10 @@ impl<I: MediaIo> Core<I> {
             // epoll fails only by our own mistake; half a server must not go on.
             panic!("cannot read from the network: {error}");
         }
-        for _ in 0..SIP_PER_TURN_MAX {
+    }
+
+    fn take_arrived(&mut self, now: Instant, most: usize, meters: &CoreMeters) {
+        for _ in 0..most {
             let Some((flow, message)) = self.arrived.pop_front() else {
                 return;
             };
@@ -433,14 +476,25 @@ impl<I: MediaIo> Core<I> {
         }
     }
 
-    fn keep_gauges(&self, meters: &CoreMeters) {
+    /// What nobody misses for a while.
+    fn keep_house(&mut self, now: Instant, meters: &CoreMeters) {
         meters.turns.add(1);
-        meters
-            .conferences
-            .set(self.stage.rooms().filter(|room| !room.is_empty()).count() as u64);
-        meters
-            .participants
-            .set(self.stage.rooms().map(|room| room.len() as u64).sum());
+        self.directory.expire(now);
+        if now < self.next_gauges {
+            return;
+        }
+        self.next_gauges = now + GAUGES_EVERY;
+        let mut conferences = 0;
+        let mut participants = 0;
+        for room in self.stage.rooms().filter(|room| !room.is_empty()) {
+            conferences += 1;
+            participants += room.len() as u64;
+        }
+        meters.conferences.set(conferences);
+        meters.participants.set(participants);
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32);
+        meters.cpu_ns.set(cpu.as_nanos() as u64);
     }
 
     fn next_turn(&self, now: Instant) -> Instant {
@@ -449,16 +503,14 @@ impl<I: MediaIo> Core<I> {
             .is_some_and(|last| now < last + BUSY_AFTER_SIP);
         let busy = listening || self.focus.calls() > 0;
         let latest = now + if busy { TURN_BUSY } else { TURN_IDLE };
-        let due = [
-            self.stage.next_tick(),
-            self.sip.poll_timeout(),
-            self.focus.poll_timeout(),
-        ];
-        // Never sooner than a turn: what is due earlier is done together then.
-        due.into_iter()
-            .flatten()
-            .min()
-            .map_or(latest, |due| due.clamp(now + TURN_BUSY, latest))
+        // Never sooner than a turn: what is due earlier is done together then. Rooms set the beat.
+        let soonest = now + TURN_BUSY;
+        let due = [self.sip.poll_timeout(), self.focus.poll_timeout()];
+        let due = due.into_iter().flatten().map(|due| due.max(soonest));
+        let work_waits = !self.arrived.is_empty();
+        due.chain(self.stage.next_tick())
+            .chain(work_waits.then_some(now))
+            .fold(latest, Instant::min)
     }
 
     /// No call is up, and every BYE is answered.

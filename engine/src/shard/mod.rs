@@ -1,7 +1,7 @@
 //! One shard: a pinned thread that owns its rooms outright.
 //!
 //! ```text
-//!   harvest ─> mail ─> streams ─> SIP ─> focus ─> tick rooms ─> flush        one turn, about 1 ms
+//!   harvest ─> tick rooms ─> flush ─> streams ─> mail ─> SIP ─> focus ─> flush       one turn, about 1 ms
 //! ```
 //! [`core`] is the whole turn without a runtime; [`run`] drives it on a glommio executor. Shards know
 //! each other only through [`mailbox`].
@@ -10,9 +10,11 @@ pub mod core;
 pub mod directory;
 pub mod guard;
 pub mod mailbox;
+mod phases;
 pub mod place;
 pub mod run;
 pub mod stage;
+mod transport;
 mod view;
 
 /// A shard's number, from 0: its place in meters and mailboxes, and the owner number in SIP tags.

@@ -13,7 +13,7 @@ use super::core::{Common, Core, first_stream};
 use super::stage::{Stage, StageConfig};
 use super::{ShardIndex, guard};
 use crate::focus::Focus;
-use crate::io::plain::PlainIo;
+use crate::io::batch::BatchIo;
 use crate::io::ports::Ports;
 use crate::io::stream::Streams;
 use crate::load::Admission;
@@ -76,13 +76,12 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
     );
     let stage_config = StageConfig {
         address: rtp.address,
+        shared_ports: rtp.shared_ports,
         talkers_max: common.config.rooms.max_talkers as usize,
         media_timeout: (rtp.timeout_s != 0).then(|| Duration::from_secs(rtp.timeout_s.into())),
     };
     let focus = Focus::new(common.config.clone(), admission, seed);
-    let meters = common.meters.clone();
-    let meters = &meters.cores[usize::from(index.0)];
-    let core = PlainIo::new().and_then(|io| {
+    let core = BatchIo::new().and_then(|io| {
         let stage = Stage::new(now, io, ports, Kernels::detect(), &stage_config);
         Core::new(
             index,
@@ -119,7 +118,6 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
             let _ = streams.send(stream, message);
         }
         let done = Instant::now();
-        meters.busy_ns.add((done - now).as_nanos() as u64);
         if turned.ended {
             return;
         }

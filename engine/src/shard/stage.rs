@@ -1,6 +1,6 @@
-//! The media side of a shard: rooms, the seats in them, and the sockets of the seats.
+//! The media side of a shard: rooms, the seats in them, and the transports of the seats.
 //!
-//! A seat is a pair of ports with its sockets, taken before a call is answered (the answer names the
+//! A seat is a place in a room and on a transport, taken before a call is answered (the answer names the
 //! ports) and given back when the call ends. Who may take one is the focus's decision.
 
 use std::collections::HashMap;
@@ -12,19 +12,19 @@ use mixer_simd::Kernels;
 use slab::Slab;
 
 use super::guard::{self, RoomPanic};
+use super::phases::{Phases, Slot};
+pub use super::transport::Remote;
+use super::transport::{Port, TransportKey, Transports, Whose};
+use crate::io::MediaIo;
 use crate::io::ports::{PortPair, Ports};
-use crate::io::{MediaIo, SocketId, Token};
-use crate::meters::CoreMeters;
-use crate::room::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room, Tick};
-
-/// Ports of the range that other programs hold are skipped: up to this many in a row, about a millisecond.
-const PORT_TRIES_MAX: usize = 512;
+use crate::meters::{CoreMeters, Ledger, Phase};
+use crate::room::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room};
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RoomKey(u32);
+pub struct RoomKey(pub(super) u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeatKey(pub(super) u32);
@@ -37,18 +37,17 @@ pub enum NoSeat {
     Sockets(io::Error),
 }
 
-/// A room and the number of seats taken in it, of those who sit and of those who are about to.
+/// A room, and the number of seats taken in it, of those who sit and of those who are about to.
 struct Hall {
     room: Room,
+    slot: Slot,
     taken: usize,
 }
 
 struct Seat {
     room: RoomKey,
     member: Option<MemberId>,
-    pair: PortPair,
-    rtp: SocketId,
-    rtcp: SocketId,
+    transport: TransportKey,
 }
 
 /// What a turn of the stage asks the focus to act on.
@@ -64,11 +63,11 @@ pub struct Incidents {
 
 pub struct Stage<I> {
     io: I,
-    address: IpAddr,
-    ports: Ports,
-    rooms: Slab<Hall>,
+    transports: Transports,
+    halls: Halls,
     by_name: HashMap<String, RoomKey>,
     seats: Slab<Seat>,
+    phases: Phases,
     mixer: Mixer,
     counts: Counts,
     talkers_max: usize,
@@ -77,8 +76,29 @@ pub struct Stage<I> {
     incidents: Incidents,
 }
 
+/// The rooms, and what is under way with them in a turn.
+#[derive(Default)]
+struct Halls {
+    all: Slab<Hall>,
+    due: Vec<RoomKey>,
+    ticking: Vec<RoomKey>,
+    panicked: Vec<(RoomKey, RoomPanic)>,
+}
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Instant,
+    /// The wall clock at `now` in NTP format (RFC 3550 §4), for sender reports.
+    pub ntp: u64,
+    /// The turn comes so late that what is not needed for sound is put off.
+    pub pressed: bool,
+}
+
 pub struct StageConfig {
     pub address: IpAddr,
+    /// Whether participants may share a transport.
+    pub shared_ports: bool,
     pub talkers_max: usize,
     /// None: never.
     pub media_timeout: Option<Duration>,
@@ -88,11 +108,11 @@ impl<I: MediaIo> Stage<I> {
     pub fn new(now: Instant, io: I, ports: Ports, kernels: Kernels, config: &StageConfig) -> Self {
         Self {
             io,
-            address: config.address,
-            ports,
-            rooms: Slab::new(),
+            transports: Transports::new(config.address, ports, config.shared_ports),
+            halls: Halls::default(),
             by_name: HashMap::new(),
             seats: Slab::new(),
+            phases: Phases::new(now),
             mixer: Mixer::new(kernels),
             counts: Counts::default(),
             talkers_max: config.talkers_max,
@@ -117,53 +137,84 @@ impl<I: MediaIo> Stage<I> {
     pub fn room(&self, name: &str) -> Option<&Room> {
         self.by_name
             .get(name)
-            .map(|key| &self.rooms[key.0 as usize].room)
+            .map(|key| &self.halls.all[key.0 as usize].room)
     }
 
     pub fn rooms(&self) -> impl Iterator<Item = &Room> {
-        self.rooms.iter().map(|(_, hall)| &hall.room)
+        self.halls.all.iter().map(|(_, hall)| &hall.room)
     }
 
-    /// Takes a seat in the room called `name`, opening the room if nobody is in it.
+    /// Takes a seat in the room called `name`, opening the room if nobody is in it. `remote` is where
+    /// the caller's SDP says his packets come from, if there is one that says so.
     ///
     /// # Errors
     /// No ports or no descriptors are left.
-    pub fn take_seat(&mut self, now: Instant, name: &str) -> Result<SeatKey, NoSeat> {
-        let seat = SeatKey(self.seats.vacant_key() as u32);
-        let (pair, rtp, rtcp) = self.open_pair(seat)?;
+    pub fn take_seat(
+        &mut self,
+        now: Instant,
+        name: &str,
+        remote: Option<Remote>,
+    ) -> Result<SeatKey, NoSeat> {
+        let key = SeatKey(self.seats.vacant_key() as u32);
+        let transport = self.transports.place(now, &mut self.io, key, remote)?;
         let room = match self.by_name.get(name) {
             Some(&room) => room,
             None => self.open_room(now, name),
         };
-        self.rooms[room.0 as usize].taken += 1;
+        let hall = &mut self.halls.all[room.0 as usize];
+        hall.taken += 1;
+        self.phases.seat_taken(hall.slot);
         self.seats.insert(Seat {
             room,
             member: None,
-            pair,
-            rtp,
-            rtcp,
+            transport,
         });
-        Ok(seat)
+        Ok(key)
     }
 
     pub fn ports_of(&self, seat: SeatKey) -> PortPair {
-        self.seats[seat.0 as usize].pair
+        self.transports.pair(self.seats[seat.0 as usize].transport)
+    }
+
+    /// The caller says by SDP that his packets come from elsewhere. Gives the ports at which he is now
+    /// expected: others than before if somebody else on his transport sends from there.
+    ///
+    /// # Errors
+    /// He would need other ports, and there are none; he stays where he is.
+    pub fn expect(
+        &mut self,
+        now: Instant,
+        key: SeatKey,
+        remote: Option<Remote>,
+    ) -> Result<PortPair, NoSeat> {
+        let before = self.seats[key.0 as usize].transport;
+        if let Some(remote) = remote
+            && !self.transports.expect(before, key, remote)
+        {
+            let transport = self
+                .transports
+                .place(now, &mut self.io, key, Some(remote))?;
+            self.transports.leave(now, &mut self.io, before, key);
+            self.seats[key.0 as usize].transport = transport;
+            let sockets = self.transports.sockets(transport);
+            if let Some(member) = self.member(key) {
+                member.set_sockets(sockets);
+            }
+        }
+        Ok(self.ports_of(key))
     }
 
     /// The newcomer takes his seat: from now on he is heard and, once confirmed, spoken to.
     pub fn sit(&mut self, now: Instant, seat: SeatKey, newcomer: Newcomer) {
         let kernels = self.kernels();
         let place = &mut self.seats[seat.0 as usize];
-        let member = Member::new(now, seat.0, newcomer, (place.rtp, place.rtcp), kernels);
-        place.member = Some(self.rooms[place.room.0 as usize].room.join(member));
+        let sockets = self.transports.sockets(place.transport);
+        let member = Member::new(now, seat.0, newcomer, sockets, kernels);
+        place.member = Some(self.halls.all[place.room.0 as usize].room.join(member));
     }
 
     pub fn member(&mut self, seat: SeatKey) -> Option<&mut Member> {
-        let seat = self.seats.get(seat.0 as usize)?;
-        self.rooms
-            .get_mut(seat.room.0 as usize)?
-            .room
-            .member_mut(seat.member?)
+        member_of(&self.seats, &mut self.halls.all, seat)
     }
 
     /// New terms for somebody who sits already (re-INVITE).
@@ -173,29 +224,26 @@ impl<I: MediaIo> Stage<I> {
             member.agree(leg, kernels);
         }
         if let Some(seat) = self.seats.get(seat.0 as usize)
-            && let Some(hall) = self.rooms.get_mut(seat.room.0 as usize)
+            && let Some(hall) = self.halls.all.get_mut(seat.room.0 as usize)
         {
             hall.room.agree_on_period();
         }
     }
 
-    /// Gives the seat back: says goodbye, closes the sockets, returns the ports, and closes the room
-    /// when it was the last.
+    /// Gives the seat back: says goodbye, leaves the transport, and closes the room when it was the last.
     pub fn leave(&mut self, now: Instant, ntp: u64, key: SeatKey, meters: &CoreMeters) {
         let Some(seat) = self.seats.try_remove(key.0 as usize) else {
             return;
         };
-        let hall = self.rooms.get_mut(seat.room.0 as usize);
+        let hall = self.halls.all.get_mut(seat.room.0 as usize);
         if let Some(mut member) = hall.and_then(|hall| hall.room.leave(seat.member?)) {
             member.say_bye(now, ntp, &mut self.io, &mut self.counts);
             count(&mut member, meters);
-            // The goodbye leaves before its socket is closed.
-            self.flush(meters);
         }
-        self.io.close(seat.rtp);
-        self.io.close(seat.rtcp);
-        self.ports.give_back(seat.pair);
-        if let Some(hall) = self.rooms.get_mut(seat.room.0 as usize) {
+        self.transports
+            .leave(now, &mut self.io, seat.transport, key);
+        if let Some(hall) = self.halls.all.get_mut(seat.room.0 as usize) {
+            self.phases.seat_left(hall.slot);
             hall.taken -= 1;
             if hall.taken == 0 {
                 self.close_room(seat.room);
@@ -211,33 +259,53 @@ impl<I: MediaIo> Stage<I> {
         other: &mut dyn FnMut(u64, SocketAddr, &[u8]),
     ) -> io::Result<()> {
         let Self {
-            io, rooms, seats, ..
+            io,
+            transports,
+            halls,
+            seats,
+            ..
         } = self;
-        let mut panicked = Vec::new();
         let result = io.harvest(&mut |arrival| {
-            let (kind, seat) = match Port::of(arrival.token) {
-                Port::Other(value) => return other(value, arrival.from, arrival.datagram),
-                Port::Rtp(seat) => (rtp::classify(arrival.datagram), seat),
-                Port::Rtcp(seat) => (rtp::Kind::Rtcp, seat),
+            let (from, datagram) = (arrival.from, arrival.datagram);
+            let port = Port::of(arrival.token);
+            let kind = match port {
+                Port::Other(value) => return other(value, from, datagram),
+                Port::Rtp(_) => rtp::classify(datagram),
+                Port::Rtcp(_) => rtp::Kind::Rtcp,
             };
-            let Some(seat) = seats.get(seat as usize) else {
-                return;
+            let (transport, whose) = match port {
+                Port::Rtp(transport) => {
+                    let ssrc_of = |seat| {
+                        let seat = seats.get(SeatKey::index(seat))?;
+                        let hall = halls.all.get(seat.room.0 as usize)?;
+                        hall.room.member(seat.member?)?.session().heard_ssrc()
+                    };
+                    let ssrc = rtp::ssrc(datagram);
+                    (
+                        transport,
+                        transports.whose_rtp(transport, from, ssrc, ssrc_of),
+                    )
+                }
+                Port::Rtcp(transport) => (transport, transports.whose_rtcp(transport, from)),
+                Port::Other(_) => return,
             };
-            let Some(member) = seat
-                .member
-                .and_then(|id| rooms.get_mut(seat.room.0 as usize)?.room.member_mut(id))
-            else {
+            let (seat, perhaps) = match whose {
+                Whose::His(seat) => (seat, false),
+                Whose::Perhaps(seat) => (seat, true),
+                Whose::Nobodys => return meters.rtp_discarded.add(1),
+            };
+            let Some(member) = member_of(seats, &mut halls.all, seat) else {
                 return;
             };
             // Damage by a packet is damage to the room whose member it is for.
             let handled = guard::room(|| match kind {
                 rtp::Kind::Rtp => {
                     meters.rtp_received.add(1);
-                    member.handle_rtp(now, arrival.from, arrival.datagram)
+                    member.handle_rtp(now, from, datagram)
                 }
                 rtp::Kind::Rtcp => {
                     meters.rtcp_received.add(1);
-                    member.handle_rtcp(now, arrival.from, arrival.datagram)
+                    member.handle_rtcp(now, from, datagram)
                 }
                 // STUN and DTLS belong to transports that no participant here uses.
                 _ => false,
@@ -245,41 +313,54 @@ impl<I: MediaIo> Stage<I> {
             match handled {
                 Ok(true) => {}
                 Ok(false) => meters.rtp_discarded.add(1),
-                Err(panic) => panicked.push((seat.room, panic)),
+                Err(panic) => {
+                    let room = seats[SeatKey::index(seat)].room;
+                    return halls.panicked.push((room, panic));
+                }
+            }
+            if perhaps && member.session().is_latched(from) {
+                transports.latched(transport, seat, from);
             }
         });
-        for (room, panic) in panicked {
-            self.bury(room, &panic, meters);
-        }
+        self.bury(meters);
         result
     }
 
-    /// Mixes the rooms whose time has come.
-    pub fn tick(&mut self, now: Instant, ntp: u64, meters: &CoreMeters) {
-        for key in 0..self.rooms.capacity() {
-            let Some(Hall { room, .. }) = self.rooms.get_mut(key) else {
-                continue;
-            };
-            if room.next_tick() > now {
-                continue;
+    /// Mixes the rooms whose time has come, each step with all of them.
+    pub fn tick(&mut self, moment: Moment, ledger: &mut Ledger, meters: &CoreMeters) {
+        let Moment { now, ntp, pressed } = moment;
+        self.phases.due(now, &mut self.halls.due);
+        while self.begin(now, meters) {
+            let Self {
+                io,
+                halls,
+                mixer,
+                counts,
+                ..
+            } = self;
+            mixer.clear();
+            halls.step(|room| room.hear(now, mixer.kernels()));
+            ledger.lap(meters, Phase::Hear);
+            halls.step(|room| room.select(self.talkers_max));
+            ledger.lap(meters, Phase::Select);
+            halls.step(|room| room.mix(mixer));
+            ledger.lap(meters, Phase::Mix);
+            halls.step(|room| room.encode(mixer, io));
+            ledger.lap(meters, Phase::Encode);
+            halls.step(|room| room.speak(now, mixer, io, counts));
+            if !pressed {
+                halls.step(|room| room.report(now, ntp, io, counts));
             }
-            let mut tick = Tick {
-                now,
-                ntp,
-                io: &mut self.io,
-                mixer: &mut self.mixer,
-                talkers_max: self.talkers_max,
-                counts: &mut self.counts,
-            };
-            match guard::room(|| room.tick(&mut tick)) {
-                Ok(Some(late)) => meters.tick_lateness.record_us(late.as_micros() as u64),
-                Ok(None) => {}
-                Err(panic) => self.bury(RoomKey(key as u32), &panic, meters),
-            }
+            ledger.lap(meters, Phase::Speak);
+            // Who is a whole period late ticks again.
+            std::mem::swap(&mut halls.due, &mut halls.ticking);
+            self.bury(meters);
         }
-        if now >= self.next_housekeeping {
+        self.halls.due.clear();
+        if now >= self.next_housekeeping && !pressed {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now, meters);
+            ledger.lap(meters, Phase::House);
         }
     }
 
@@ -290,93 +371,82 @@ impl<I: MediaIo> Stage<I> {
         meters.rtp_sent.add(counts.rtp_sent);
         meters.rtcp_sent.add(counts.rtcp_sent);
         meters.ticks.add(counts.ticks);
-        meters.ports_free.set(self.ports.free() as u64);
+        meters.ports_free.set(self.transports.free() as u64);
     }
 
+    /// When rooms may have to tick next.
     pub fn next_tick(&self) -> Option<Instant> {
-        self.rooms
-            .iter()
-            .map(|(_, hall)| hall.room.next_tick())
-            .min()
+        self.phases.next()
     }
 
     pub fn incidents(&mut self) -> &mut Incidents {
         &mut self.incidents
     }
 
-    fn open_pair(&mut self, seat: SeatKey) -> Result<(PortPair, SocketId, SocketId), NoSeat> {
-        let mut last = None;
-        for _ in 0..PORT_TRIES_MAX {
-            let Some(pair) = self.ports.take() else { break };
-            match self.open_sockets(pair, seat) {
-                Ok((rtp, rtcp)) => return Ok((pair, rtp, rtcp)),
-                Err(error) => {
-                    self.ports.give_back(pair);
-                    let taken = error.kind() == io::ErrorKind::AddrInUse;
-                    last = Some(error);
-                    if !taken {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(last.map_or(NoSeat::Ports, NoSeat::Sockets))
+    pub fn seats(&self) -> usize {
+        self.seats.len()
     }
 
-    fn open_sockets(&mut self, pair: PortPair, seat: SeatKey) -> io::Result<(SocketId, SocketId)> {
-        let rtp = self.io.open(
-            SocketAddr::new(self.address, pair.rtp()),
-            Port::Rtp(seat.0).token(),
-        )?;
-        match self.io.open(
-            SocketAddr::new(self.address, pair.rtcp()),
-            Port::Rtcp(seat.0).token(),
-        ) {
-            Ok(rtcp) => Ok((rtp, rtcp)),
-            Err(error) => {
-                self.io.close(rtp);
-                Err(error)
+    /// Moves the rooms that are due to those that tick; false if there is none.
+    fn begin(&mut self, now: Instant, meters: &CoreMeters) -> bool {
+        let Halls {
+            all, due, ticking, ..
+        } = &mut self.halls;
+        ticking.clear();
+        for key in due.drain(..) {
+            if let Some(hall) = all.get_mut(key.0 as usize)
+                && let Some(late) = hall.room.begin(now)
+            {
+                meters.tick_lateness.record_us(late.as_micros() as u64);
+                ticking.push(key);
             }
         }
+        !ticking.is_empty()
     }
 
     fn open_room(&mut self, now: Instant, name: &str) -> RoomKey {
-        let key = RoomKey(self.rooms.insert(Hall {
-            room: Room::new(name.to_owned(), now),
+        let (slot, first_tick) = self.phases.place(now);
+        let key = RoomKey(self.halls.all.insert(Hall {
+            room: Room::new(name.to_owned(), first_tick),
+            slot,
             taken: 0,
         }) as u32);
+        self.phases.open(slot, key);
         self.by_name.insert(name.to_owned(), key);
         self.incidents.rooms.push((name.to_owned(), true));
         key
     }
 
     fn close_room(&mut self, key: RoomKey) {
-        let Some(Hall { room, .. }) = self.rooms.try_remove(key.0 as usize) else {
+        let Some(Hall { room, slot, .. }) = self.halls.all.try_remove(key.0 as usize) else {
             return;
         };
+        self.phases.close(slot, key);
         self.by_name.remove(room.name());
         self.incidents.rooms.push((room.name().to_owned(), false));
     }
 
     /// A room that panicked is gone, whatever state it was in; its callers are told by the focus.
-    fn bury(&mut self, key: RoomKey, panic: &RoomPanic, meters: &CoreMeters) {
-        let Some(Hall { room, .. }) = self.rooms.get(key.0 as usize) else {
-            return;
-        };
-        meters.room_panics.add(1);
-        tracing::error!(room = room.name(), %panic, participants = room.len(), "a room failed and is closed");
-        self.close_room(key);
-        let stranded = self.seats.iter_mut().filter(|(_, seat)| seat.room == key);
-        self.incidents
-            .stranded
-            .extend(stranded.map(|(index, seat)| {
+    fn bury(&mut self, meters: &CoreMeters) {
+        for (key, panic) in std::mem::take(&mut self.halls.panicked) {
+            let Some(Hall { room, slot, .. }) = self.halls.all.get(key.0 as usize) else {
+                continue;
+            };
+            meters.room_panics.add(1);
+            tracing::error!(room = room.name(), %panic, participants = room.len(), "a room failed and is closed");
+            let slot = *slot;
+            self.close_room(key);
+            let stranded = self.seats.iter_mut().filter(|(_, seat)| seat.room == key);
+            for (index, seat) in stranded {
                 seat.member = None;
-                SeatKey(index as u32)
-            }));
+                self.phases.seat_left(slot);
+                self.incidents.stranded.push(SeatKey(index as u32));
+            }
+        }
     }
 
     fn keep_house(&mut self, now: Instant, meters: &CoreMeters) {
-        for (_, Hall { room, .. }) in &mut self.rooms {
+        for (_, Hall { room, .. }) in &mut self.halls.all {
             for member in room.members_mut() {
                 count(member, meters);
                 if self
@@ -387,40 +457,60 @@ impl<I: MediaIo> Stage<I> {
                 }
             }
         }
+        let Self {
+            transports,
+            seats,
+            halls,
+            ..
+        } = self;
+        transports.keep_house(now, |seat| {
+            member_of(seats, &mut halls.all, seat)
+                .is_some_and(|member| member.session().is_open(now))
+        });
     }
+}
+
+impl Halls {
+    /// Does `work` on each room that ticks; one that panics drops out.
+    fn step(&mut self, mut work: impl FnMut(&mut Room)) {
+        let Self {
+            all,
+            ticking,
+            panicked,
+            ..
+        } = self;
+        ticking.retain(|&key| {
+            let Some(hall) = all.get_mut(key.0 as usize) else {
+                return false;
+            };
+            let result = guard::room(|| work(&mut hall.room));
+            result.map_err(|panic| panicked.push((key, panic))).is_ok()
+        });
+    }
+}
+
+impl SeatKey {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+fn member_of<'a>(
+    seats: &Slab<Seat>,
+    halls: &'a mut Slab<Hall>,
+    seat: SeatKey,
+) -> Option<&'a mut Member> {
+    let seat = seats.get(seat.index())?;
+    halls
+        .get_mut(seat.room.0 as usize)?
+        .room
+        .member_mut(seat.member?)
 }
 
 fn count(member: &mut Member, meters: &CoreMeters) {
     let delta = member.count();
     meters.rtp_lost.add(delta.lost);
     meters.rtp_late.add(delta.late);
-}
-
-/// What a datagram's [`Token`] says: the seat it is for, or a number of the shard's own.
-enum Port {
-    Rtp(u32),
-    Rtcp(u32),
-    Other(u64),
-}
-
-impl Port {
-    const KIND_SHIFT: u32 = 62;
-
-    fn of(token: Token) -> Self {
-        match token.0 >> Self::KIND_SHIFT {
-            1 => Self::Rtp(token.0 as u32),
-            2 => Self::Rtcp(token.0 as u32),
-            _ => Self::Other(token.0),
-        }
-    }
-
-    fn token(&self) -> Token {
-        Token(match *self {
-            Self::Rtp(seat) => 1 << Self::KIND_SHIFT | u64::from(seat),
-            Self::Rtcp(seat) => 2 << Self::KIND_SHIFT | u64::from(seat),
-            Self::Other(value) => value,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -432,6 +522,7 @@ mod tests {
     fn stage(now: Instant, ports: std::ops::RangeInclusive<u16>) -> Stage<PlainIo> {
         let config = StageConfig {
             address: IpAddr::from([127, 0, 0, 1]),
+            shared_ports: true,
             talkers_max: 8,
             media_timeout: None,
         };
@@ -450,16 +541,21 @@ mod tests {
         let meters = &meters.cores[0];
         let now = Instant::now();
         let mut stage = stage(now, 33_000..=33_999);
-        let free = stage.ports.free();
+        let free = stage.transports.free();
         let bad = [
-            stage.take_seat(now, "bad").unwrap(),
-            stage.take_seat(now, "bad").unwrap(),
+            stage.take_seat(now, "bad", None).unwrap(),
+            stage.take_seat(now, "bad", None).unwrap(),
         ];
-        let good = stage.take_seat(now, "good").unwrap();
+        let good = stage.take_seat(now, "good", None).unwrap();
         let key = stage.by_name["bad"];
-        stage.rooms[key.0 as usize].room.panics_on_next_tick = true;
+        stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
 
-        stage.tick(now + Duration::from_millis(25), 0, meters);
+        let moment = Moment {
+            now: now + Duration::from_millis(20),
+            ntp: 0,
+            pressed: false,
+        };
+        stage.tick(moment, &mut Ledger::new(now), meters);
 
         assert_eq!(meters.room_panics.get(), 1);
         assert!(stage.room("bad").is_none() && stage.room("good").is_some());
@@ -477,7 +573,7 @@ mod tests {
         for seat in bad.into_iter().chain([good]) {
             stage.leave(now, 0, seat, meters);
         }
-        assert_eq!(stage.ports.free(), free);
+        assert_eq!(stage.transports.free(), free);
         assert_eq!(stage.rooms().count(), 0);
         let opened_and_closed: Vec<_> = stage
             .incidents()
@@ -495,15 +591,18 @@ mod tests {
             ]
         );
         // A new room of the same name starts afresh.
-        assert!(stage.take_seat(now, "bad").is_ok());
+        assert!(stage.take_seat(now, "bad", None).is_ok());
     }
 
     #[test]
     fn seats_end_with_the_ports() {
         let now = Instant::now();
         let mut stage = stage(now, 34_000..=34_003);
-        stage.take_seat(now, "r").unwrap();
-        stage.take_seat(now, "r").unwrap();
-        assert!(matches!(stage.take_seat(now, "r"), Err(NoSeat::Ports)));
+        stage.take_seat(now, "r", None).unwrap();
+        stage.take_seat(now, "r", None).unwrap();
+        assert!(matches!(
+            stage.take_seat(now, "r", None),
+            Err(NoSeat::Ports)
+        ));
     }
 }

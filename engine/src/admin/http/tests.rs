@@ -11,6 +11,7 @@ use std::{
 use simd_json::{OwnedValue, prelude::*};
 
 use super::*;
+use crate::meters::{Ledger, Phase};
 use crate::{
     admin::{AdminThread, ClusterView, CoreSample, ParticipantView, ShardQueries},
     config::Config,
@@ -314,7 +315,10 @@ fn metrics_are_complete_and_well_formed() {
     server.admin.state.set(State::Active);
     let core = &server.admin.meters.cores[1];
     core.rtp_received.add(7);
-    core.busy_ns.add(1_500_000_000);
+    let start = Instant::now();
+    let mut ledger = Ledger::new(start);
+    ledger.lap_at(start + Duration::from_millis(1_500), core, Phase::Mix);
+    ledger.lap_at(start + Duration::from_millis(1_750), core, Phase::Idle);
     [3, 12, 1 << 30]
         .iter()
         .for_each(|&us| core.tick_lateness.record_us(us));
@@ -332,6 +336,8 @@ fn metrics_are_complete_and_well_formed() {
         r#"plenum_rtp_received_total{core="3"} 7"#,
         r#"plenum_calls_total{core="3"} 0"#,
         r#"plenum_busy_seconds_total{core="3"} 1.5"#,
+        r#"plenum_phase_seconds_total{core="3",phase="mix"} 1.5"#,
+        r#"plenum_phase_seconds_total{core="3",phase="idle"} 0.25"#,
         r#"plenum_participants{core="3"} 2"#,
         r#"plenum_tick_lateness_seconds_count{core="3"} 3"#,
         r#"plenum_tick_lateness_seconds_bucket{le="0.000007",core="3"} 1"#,
