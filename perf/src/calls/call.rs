@@ -313,7 +313,8 @@ impl Call {
             let method = "INVITE";
             Failure::Refused { method, status }
         } else {
-            world.tally.redirects += 1;
+            let took = world.now.saturating_duration_since(self.intended);
+            record(&mut world.tally.to_redirect, took);
             let contact = scan::headers(reply.message, "Contact", Some(b'm')).next();
             match contact.and_then(Target::parse) {
                 None => Failure::RedirectedNowhere,

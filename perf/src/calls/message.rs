@@ -312,7 +312,7 @@ mod tests {
 
     #[track_caller]
     fn check(method: &str, uri: &str, to_tag: Option<&str>, message: &[u8]) {
-        let glance = sip::scan(message).unwrap();
+        let glance = scan(message).unwrap();
         let (method, uri) = (method.as_bytes(), uri.as_bytes());
         assert_eq!(glance.start, Start::Request { method, uri });
         assert_eq!(CallId::parse(glance.call_id), Some(ID));
@@ -329,7 +329,7 @@ mod tests {
         script.invite(&mut out, ID, 1, None);
         check("INVITE", "sip:perf5@127.0.0.1:5060", None, &out);
         assert!(out.ends_with(b"Content-Length: 5\r\n\r\nv=0\r\n"));
-        let branch = sip::scan(&out).unwrap().branch.unwrap();
+        let branch = scan(&out).unwrap().branch.unwrap();
         assert_eq!(cseq_of_branch(branch, b"000000a1-4b-3"), Some(1));
         assert_eq!(cseq_of_branch(branch, b"000000a1-4b-4"), None);
 
@@ -344,7 +344,7 @@ mod tests {
         out.clear();
         script.ack(&mut out, ID, 1, &dialog);
         check("ACK", "sip:b@127.0.0.1:7", Some("theirs"), &out);
-        let branch = sip::scan(&out).unwrap().branch.unwrap();
+        let branch = scan(&out).unwrap().branch.unwrap();
         assert_eq!(cseq_of_branch(branch, b"000000a1-4b-3"), None);
         out.clear();
         let reply = b"SIP/2.0 486 No\r\nt: <sip:x>;tag=no\r\n\r\n";

@@ -88,6 +88,8 @@ pub(crate) struct Report {
     late_answers: u64,
     strays: u64,
     invite_to_progress_ms: Times,
+    /// As many as there were redirects.
+    invite_to_redirect_ms: Times,
     invite_to_answer_ms: Times,
     bye_to_answer_ms: Times,
     send_lag_ms: Times,
@@ -121,7 +123,7 @@ impl Report {
             seconds: run.took.as_secs_f64(),
             offered: tally.offered,
             succeeded: tally.succeeded,
-            redirected: tally.redirects,
+            redirected: tally.to_redirect.len(),
             sent_elsewhere: tally.sent_elsewhere,
             failed: tally.failures(),
             failed_by: tally
@@ -136,6 +138,7 @@ impl Report {
             late_answers: tally.late_answers,
             strays: tally.strays,
             invite_to_progress_ms: Times::of(&tally.to_progress),
+            invite_to_redirect_ms: Times::of(&tally.to_redirect),
             invite_to_answer_ms: Times::of(&tally.to_answer),
             bye_to_answer_ms: Times::of(&tally.to_end),
             send_lag_ms,
@@ -190,6 +193,9 @@ impl fmt::Display for Report {
             self.invites_repeated, self.byes_repeated, self.late_answers, self.strays
         )?;
         writeln!(f, "  to 1xx     {}", self.invite_to_progress_ms)?;
+        if self.redirected > 0 {
+            writeln!(f, "  to 3xx     {}", self.invite_to_redirect_ms)?;
+        }
         writeln!(f, "  to 200     {}", self.invite_to_answer_ms)?;
         writeln!(f, "  BYE to 200 {}", self.bye_to_answer_ms)?;
         writeln!(f, "  send lag   {}", self.send_lag_ms)?;

@@ -49,8 +49,6 @@ pub(super) struct Tally {
     pub(super) succeeded: u64,
     /// Ended by a redirect that was not to be followed.
     pub(super) sent_elsewhere: u64,
-    /// Redirects received.
-    pub(super) redirects: u64,
     pub(super) failed: BTreeMap<Failure, u64>,
     pub(super) invites_repeated: u64,
     pub(super) byes_repeated: u64,
@@ -59,6 +57,8 @@ pub(super) struct Tally {
     /// Messages that belong to no call of this run, or to nothing it was doing.
     pub(super) strays: u64,
     pub(super) to_progress: Histogram<u64>,
+    /// To each redirect.
+    pub(super) to_redirect: Histogram<u64>,
     pub(super) to_answer: Histogram<u64>,
     pub(super) to_end: Histogram<u64>,
     /// From when an INVITE was meant to be sent until it was.
@@ -78,13 +78,13 @@ impl Tally {
             offered: 0,
             succeeded: 0,
             sent_elsewhere: 0,
-            redirects: 0,
             failed: BTreeMap::new(),
             invites_repeated: 0,
             byes_repeated: 0,
             late_answers: 0,
             strays: 0,
             to_progress: times.clone(),
+            to_redirect: times.clone(),
             to_answer: times.clone(),
             to_end: times.clone(),
             send_lag: times,
