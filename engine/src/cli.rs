@@ -76,11 +76,18 @@ struct FlamegraphArguments {
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"],
         conflicts_with_all = ["http", "seconds", "folded", "against"])]
     diff: Option<Vec<PathBuf>>,
+    /// Draw a recording made with --folded and ask no server
+    #[arg(long, value_name = "RECORDING",
+        conflicts_with_all = ["http", "seconds", "folded", "against", "diff"])]
+    draw: Option<PathBuf>,
 }
 
 impl FlamegraphArguments {
     fn job(&self) -> Job {
         let (http, seconds) = (self.http.clone(), self.seconds);
+        if let Some(recording) = self.draw.clone() {
+            return Job::Drawing { recording };
+        }
         match (&self.diff, &self.against) {
             (Some(pair), _) => Job::Difference {
                 before: pair[0].clone(),

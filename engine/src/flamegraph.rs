@@ -5,6 +5,7 @@
 //!   GET /debug/flamegraph ──SVG────────────────────> FILE
 //!                         ──folded──> difference ──> FILE
 //!   BEFORE.folded  AFTER.folded ────────┘
+//!   RECORDING.folded ──drawing────────────────────> FILE
 //! ```
 //! The server samples itself (`admin/flamegraph.rs`); what recordings are made of is in `folded.rs`.
 
@@ -39,6 +40,8 @@ pub enum Job {
         seconds: u64,
         before: PathBuf,
     },
+    /// A picture of stacks recorded earlier.
+    Drawing { recording: PathBuf },
     /// Two recordings beside each other.
     Difference { before: PathBuf, after: PathBuf },
 }
@@ -89,6 +92,7 @@ pub fn run(job: &Job, output: &Path) -> Result<(), FlamegraphError> {
                 .map_err(|error| unreachable(&url, format!("not folded stacks: {error}")))?;
             difference(&before, &after)?
         }
+        Job::Drawing { recording } => read(recording)?.draw().map_err(FlamegraphError::Drawing)?,
         Job::Difference { before, after } => difference(&read(before)?, &read(after)?)?,
     };
     let written = if output == Path::new("-") {

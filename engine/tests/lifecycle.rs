@@ -261,6 +261,8 @@ fn flamegraphs_are_fetched_compared_and_refused_in_one_line() {
     let picture = svg(&["--diff", stacks, stacks]);
     assert!(picture.contains("only_before") && picture.contains("</svg>"));
 
+    assert!(svg(&["--draw", stacks]).contains("only_before"));
+
     let missing = scratch("missing.folded");
     let missing = missing.to_str().unwrap();
     let nobody = format!("http://127.0.0.1:{}", free_port());
@@ -275,6 +277,7 @@ fn flamegraphs_are_fetched_compared_and_refused_in_one_line() {
     refuse(1, &["--http", url, "--seconds", "61"], &["from 1 to 60"]);
     refuse(1, &["--http", url, "--against", missing], &[missing]);
     refuse(1, &["--diff", stacks, missing], &[missing]);
+    refuse(1, &["--draw", missing], &[missing]);
     std::fs::write(stacks, "<svg>\n").unwrap();
     refuse(1, &["--diff", stacks, stacks], &[stacks, "line 1"]);
     std::fs::remove_file(stacks).unwrap();
