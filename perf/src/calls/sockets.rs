@@ -54,12 +54,31 @@ impl Sockets {
         self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
-    /// Shows what has arrived.
+    /// Waits until something has arrived, for `time` at most, and shows it.
     pub(super) fn receive(
         &mut self,
+        time: Duration,
         mut arrived: impl FnMut(usize, SocketAddr, &[u8]),
     ) -> io::Result<()> {
+        let mut ready: Vec<PollFd<'_>> = self
+            .sockets
+            .iter()
+            .map(|socket| PollFd::new(socket, PollFlags::IN))
+            .collect();
+        let timeout = Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        match poll(&mut ready, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
         for (index, socket) in self.sockets.iter().enumerate() {
+            // An error of an earlier send (ICMP) makes a socket ready too, and reading clears it.
+            if ready[index].revents().is_empty() {
+                continue;
+            }
             for _ in 0..RECEIVED_PER_TURN_MAX {
                 match recvfrom(socket, &mut *self.datagram, RecvFlags::DONTWAIT) {
                     Ok((_, len, Some(from))) => {
@@ -68,7 +87,7 @@ impl Sockets {
                         }
                     }
                     Err(Errno::AGAIN) => break,
-                    // Errors of earlier sends (ICMP); whoever waits for an answer notices.
+                    // Whoever waits for an answer to what was not sent notices.
                     Ok((_, _, None)) | Err(Errno::CONNREFUSED | Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -89,23 +108,6 @@ impl Sockets {
             }
         }
         outbox.clear();
-    }
-
-    /// Returns when something has arrived, or after `time`.
-    pub(super) fn wait(&self, time: Duration) -> io::Result<()> {
-        let mut ready: Vec<PollFd<'_>> = self
-            .sockets
-            .iter()
-            .map(|socket| PollFd::new(socket, PollFlags::IN))
-            .collect();
-        let timeout = Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: time.subsec_nanos().into(),
-        };
-        match poll(&mut ready, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Datagrams that arrived and found a full buffer, as `/proc/net/udp` counts them.
