@@ -13,8 +13,10 @@ use super::message::{CallId, Script, answer, cseq_of_branch};
 use super::outbox::Outbox;
 use super::tally::Tally;
 
-/// Calls begun in one turn, so that one that is late does not leave its replies unread meanwhile.
+/// Calls begun and calls woken in one turn: a few milliseconds of sending, after which replies are read
+/// again before their buffers are full.
 const STARTS_PER_TURN_MAX: usize = 64;
+const WAKES_PER_TURN_MAX: usize = 256;
 
 /// When calls begin.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +80,11 @@ impl Load {
 
     /// Begins the calls that are due and wakes those whose time has come.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&Reverse((at, slot, number))) = self.timers.peek()
-            && at <= now
-        {
+        for _ in 0..WAKES_PER_TURN_MAX {
+            let due = self.timers.peek().filter(|Reverse((at, ..))| *at <= now);
+            let Some(&Reverse((at, slot, number))) = due else {
+                break;
+            };
             self.timers.pop();
             let is_live = self
                 .calls

@@ -261,6 +261,21 @@ fn an_invite_is_sent_again_until_the_server_reacts() {
 }
 
 #[test]
+fn many_repeats_at_once_are_sent_over_several_turns() {
+    let mut table = Table::new(600, false);
+    table.load.schedule.rate = 1e6;
+    let all = table.pass(ms(10));
+    assert_eq!(times(&all, "INVITE").len(), 600);
+    table.now += T1;
+    let mut turns = [0; 4];
+    for turn in &mut turns {
+        table.load.handle_timeout(table.now);
+        *turn = table.sent().len();
+    }
+    assert_eq!(turns, [WAKES_PER_TURN_MAX, WAKES_PER_TURN_MAX, 88, 0]);
+}
+
+#[test]
 fn an_invite_without_answer_is_given_up() {
     let mut table = Table::new(1, false);
     let all = table.pass(ms(30_000));
