@@ -96,7 +96,8 @@ pub(crate) struct Report {
     datagrams_dropped: u64,
     datagrams_unsent: u64,
     generator_cpu: f64,
-    generator_is_bottleneck: bool,
+    /// Why the generator, not the server, made these figures.
+    generator_limit: Option<&'static str>,
     server_cpu_s: Option<f64>,
     server_cpu_us_per_call: Option<f64>,
 }
@@ -113,8 +114,15 @@ impl Report {
             }
         };
         let send_lag_ms = Times::of(&tally.send_lag);
-        let is_late = send_lag_ms.p99 > SEND_LAG_P99_MS_MAX;
-        let lost_own = run.dropped + run.unsent > 0;
+        let generator_limit = if run.own_cpu > OWN_CPU_MAX {
+            Some("its core is full")
+        } else if run.dropped + run.unsent > 0 {
+            Some("it lost datagrams")
+        } else if send_lag_ms.p99 > SEND_LAG_P99_MS_MAX {
+            Some("it sent late")
+        } else {
+            None
+        };
         Self {
             server: options.server.to_string(),
             rate: options.rate,
@@ -145,7 +153,7 @@ impl Report {
             datagrams_dropped: run.dropped,
             datagrams_unsent: run.unsent,
             generator_cpu: run.own_cpu,
-            generator_is_bottleneck: run.own_cpu > OWN_CPU_MAX || is_late || lost_own,
+            generator_limit,
             server_cpu_s: run.server_cpu.map(|cpu| cpu.as_secs_f64()),
             server_cpu_us_per_call: run
                 .server_cpu
@@ -214,9 +222,78 @@ impl fmt::Display for Report {
                 self.datagrams_dropped, self.datagrams_unsent
             )?;
         }
-        if self.generator_is_bottleneck {
-            write!(f, ": it is the bottleneck, these figures are its own")?;
+        if let Some(limit) = self.generator_limit {
+            write!(f, "; it is the bottleneck: {limit}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(change: impl FnOnce(&mut Run, &mut Tally)) -> Report {
+        let options = Options {
+            server: "127.0.0.1:5060".parse().unwrap(),
+            rate: 100.0,
+            calls: None,
+            seconds: 10,
+            hold_ms: 0,
+            rooms: 0,
+            follow_redirects: false,
+            timeout_ms: 32_000,
+            core: None,
+            pid: None,
+        };
+        let mut run = Run {
+            start: Instant::now(),
+            took: Duration::from_secs(10),
+            own_cpu: 0.5,
+            server_cpu: Some(Duration::from_millis(50)),
+            dropped: 0,
+            unsent: 0,
+        };
+        let mut tally = Tally::new();
+        (tally.offered, tally.succeeded) = (1_000, 1_000);
+        tally.last_offered_at = Some(run.start + Duration::from_secs(5));
+        change(&mut run, &mut tally);
+        Report::new(&options, &run, &tally)
+    }
+
+    #[test]
+    fn a_run_holds_when_every_call_came_to_its_end() {
+        let fine = report(|_, _| {});
+        assert!(fine.holds());
+        assert_eq!(fine.offered_per_s, 200.0);
+        assert_eq!(fine.server_cpu_us_per_call, Some(50.0));
+        assert!(report(|_, tally| (tally.succeeded, tally.sent_elsewhere) = (900, 100)).holds());
+        assert!(!report(|_, tally| tally.succeeded = 999).holds());
+        assert!(!report(|_, tally| (tally.offered, tally.succeeded) = (0, 0)).holds());
+        let failed = report(|_, tally| tally.fail(super::super::tally::Failure::HungUp));
+        assert!(!failed.holds());
+        assert!(failed.to_string().contains("1 with BYE from the server"));
+    }
+
+    #[test]
+    fn the_generator_says_when_it_is_in_the_way() {
+        #[track_caller]
+        fn check(said: Option<&str>, change: impl FnOnce(&mut Run, &mut Tally)) {
+            let report = report(change);
+            assert_eq!(report.generator_limit, said);
+            assert_eq!(report.to_string().contains("bottleneck"), said.is_some());
+        }
+        let late_by = |ms: u64| {
+            move |_: &mut Run, tally: &mut Tally| {
+                tally.send_lag.record_n(100, 900).unwrap();
+                tally.send_lag.record_n(ms * 1_000, 100).unwrap();
+            }
+        };
+        check(None, late_by(9));
+        let late = "it sent late";
+        check(Some(late), late_by(11));
+        check(Some("its core is full"), |run, _| run.own_cpu = 0.9);
+        check(Some("it lost datagrams"), |run, _| run.dropped = 1);
+        check(Some("it lost datagrams"), |run, _| run.unsent = 1);
     }
 }
