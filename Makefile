@@ -5,7 +5,7 @@ SECONDS ?= 60
 TARGET ?= 127.0.0.1:5060
 
 .DEFAULT_GOAL := help
-.PHONY: help build run call test sipp bench flamegraph fuzz lint
+.PHONY: help build run call test sipp bench kernels flamegraph fuzz lint
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,9 +34,13 @@ sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 bench:  ## how fast: every benchmark
 	cargo bench --workspace
 
-flamegraph:  ## where the time goes under load, into flamegraphs/
-	@perf/setup.sh curl sipp
-	flamegraphs/record.sh
+kernels:  ## instructions of every audio kernel at every level, the same on each run
+	@perf/setup.sh valgrind
+	perf/kernels.sh
+
+flamegraph:  ## where the time goes under load, into flamegraphs/; W=hall for one workload
+	@perf/setup.sh sipp
+	flamegraphs/record.sh $(W)
 
 fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
 	@perf/setup.sh c++ cargo-fuzz

@@ -2,11 +2,13 @@
 # Makes the pictures in this directory again: the server on its own under a bounded
 # load from this machine, asked where its time goes.
 #
-#   flamegraphs/record.sh [WORKLOAD...]        # or: make flamegraph
+#   flamegraphs/record.sh [WORKLOAD...]        # or: make flamegraph [W=WORKLOAD]
 #
 # Without names: all workloads, about half a minute each. FLAMEGRAPH_SECONDS (20) is how
-# long the server samples itself. Exits 1 when a load did not hold, for then its picture
-# shows something else than its name.
+# long the server samples itself. The stacks are kept beside the picture, not in git, as
+# WORKLOAD.folded; when there were some from an earlier run, WORKLOAD-diff.svg shows what
+# has changed since. Exits 1 when a load did not hold, for then its picture shows something
+# else than its name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +24,7 @@ finish() {
 }
 trap finish EXIT
 
-workloads=(rooms-of-10 rooms-of-2 calls)
+workloads=(rooms-of-10 rooms-of-2 hall calls)
 
 # load_of WORKLOAD SIP-ADDRESS SECONDS: the load as a command line.
 load_of() {
@@ -31,6 +33,8 @@ load_of() {
         rooms-of-10) echo "$binaries/plenum-perf rooms $2 --rooms 100 --participants 10 --talkers 2 --seconds $3" ;;
         # 600 callers, all talking: nobody shares a mix with anybody.
         rooms-of-2) echo "$binaries/plenum-perf rooms $2 --rooms 300 --participants 2 --talkers 2 --seconds $3" ;;
+        # 1000 callers in one room: a mix for three talkers, one for all others, 997 sends of it.
+        hall) echo "$binaries/plenum-perf rooms $2 --rooms 1 --participants 1000 --talkers 3 --seconds $3" ;;
         # 100 calls a second, each in a room of its own for half a second: signalling.
         calls) echo "sipp $2 -sf perf/sipp/rooms.xml -i 127.0.0.1 -nostdin -r 100 -m $((100 * ($3 + 2))) -d 500 -timeout $(($3 + 30)) -timeout_error" ;;
         *) echo "record.sh: no such workload: $1; there are ${workloads[*]}" >&2; return 2 ;;
@@ -67,17 +71,26 @@ for workload in "$@"; do
     load=$!
     # plenum-perf measures from two seconds after the last caller has joined; sample in there.
     sleep 4
-    curl --fail --silent --show-error --max-time $((seconds + 20)) \
-        "$http/debug/flamegraph?seconds=$seconds" --output "flamegraphs/$workload.svg"
+    stacks=flamegraphs/$workload.folded
+    # What is kept is a recording whose load held, and so what the next one is compared with.
+    if [ -s "$stacks" ]; then mv "$stacks" "flamegraphs/$workload-before.folded"; fi
+    "$binaries/plenum" flamegraph --http "$http" --seconds "$seconds" --folded -o "$stacks"
     if ! wait "$load"; then
         tail -n 20 "$load_file"
         echo "record.sh: the load of $workload did not hold" >&2
         failures=$((failures + 1))
+        rm -f "$stacks"
     fi
     load=
     kill -INT "$server"
     wait "$server" || true
     server=
+    [ -s "$stacks" ] || continue
+    "$binaries/plenum" flamegraph --draw "$stacks" -o "flamegraphs/$workload.svg"
     echo "flamegraph: flamegraphs/$workload.svg"
+    before=flamegraphs/$workload-before.folded
+    [ -s "$before" ] || continue
+    "$binaries/plenum" flamegraph --diff "$before" "$stacks" -o "flamegraphs/$workload-diff.svg"
+    echo "flamegraph: flamegraphs/$workload-diff.svg: against the run before"
 done
 [ "$failures" = 0 ]

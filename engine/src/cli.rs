@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::call::{self, CallError, Source, Target};
 use crate::codec::{Codec, SAMPLE_RATE};
 use crate::config::{Config, ConfigError};
+use crate::flamegraph::{self, Job};
 use crate::{log, serve, top};
 
 /// Something went wrong while running.
@@ -50,6 +51,57 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Record where a running server spends its time, as an SVG
+    Flamegraph(FlamegraphArguments),
+}
+
+#[derive(Debug, Args)]
+struct FlamegraphArguments {
+    /// Where the server's HTTP interface is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    http: String,
+    /// How long to record
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    seconds: u64,
+    /// Write to this file; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Write stacks as text, to compare with later
+    #[arg(long)]
+    folded: bool,
+    /// Colour the recording by how it differs from this one, made with --folded
+    #[arg(long, value_name = "BEFORE", conflicts_with = "folded")]
+    against: Option<PathBuf>,
+    /// Compare two recordings made with --folded and ask no server
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"],
+        conflicts_with_all = ["http", "seconds", "folded", "against"])]
+    diff: Option<Vec<PathBuf>>,
+    /// Draw a recording made with --folded and ask no server
+    #[arg(long, value_name = "RECORDING",
+        conflicts_with_all = ["http", "seconds", "folded", "against", "diff"])]
+    draw: Option<PathBuf>,
+}
+
+impl FlamegraphArguments {
+    fn job(&self) -> Job {
+        let (http, seconds) = (self.http.clone(), self.seconds);
+        if let Some(recording) = self.draw.clone() {
+            return Job::Drawing { recording };
+        }
+        match (&self.diff, &self.against) {
+            (Some(pair), _) => Job::Difference {
+                before: pair[0].clone(),
+                after: pair[1].clone(),
+            },
+            (None, Some(before)) => Job::Against {
+                http,
+                seconds,
+                before: before.clone(),
+            },
+            (None, None) if self.folded => Job::Stacks { http, seconds },
+            (None, None) => Job::Picture { http, seconds },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +181,12 @@ pub fn run() -> ExitCode {
             }
             Err(error) => fail(FAILED, &error),
         },
+        Command::Flamegraph(arguments) => {
+            match flamegraph::run(&arguments.job(), &arguments.output) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(FAILED, &error),
+            }
+        }
         Command::Top { http, once } => match top::run(&http, once) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(FAILED, &error),

@@ -12,6 +12,7 @@ pub mod call;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod flamegraph;
 pub mod focus;
 #[expect(unsafe_code, reason = "descriptors handed to glommio")]
 pub mod io;

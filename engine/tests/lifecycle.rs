@@ -231,3 +231,56 @@ fn top_prints_a_snapshot_and_says_when_nobody_is_there() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     check_refusal(&["top", "--once", "--http", &nobody], 1, &[&nobody]);
 }
+
+#[test]
+fn flamegraphs_are_fetched_compared_and_refused_in_one_line() {
+    let server = Server::start(&[]);
+    let url = format!("http://{}", server.http);
+    let stacks = scratch("before.folded");
+    let (stacks, url) = (stacks.to_str().unwrap(), url.as_str());
+    let flamegraph = |arguments: &[&str]| {
+        Command::new(PLENUM)
+            .arg("flamegraph")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let output = flamegraph(&["--http", url, "--seconds", "1", "--folded", "-o", stacks]);
+    assert!(output.status.success() && output.stdout.is_empty());
+
+    // A server without calls may have been seen nowhere; a recording with a stack makes this certain.
+    std::fs::write(stacks, "shard-0;turn;only_before 5\nshard-0;turn 5\n").unwrap();
+    let svg = |arguments: &[&str]| {
+        let output = flamegraph(&[arguments, &["-o", "-"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(svg(&["--http", url, "--seconds", "1"]).contains("</svg>"));
+    let compared = svg(&["--http", url, "--seconds", "1", "--against", stacks]);
+    assert!(compared.contains("</svg>"));
+    let picture = svg(&["--diff", stacks, stacks]);
+    assert!(picture.contains("only_before") && picture.contains("</svg>"));
+
+    assert!(svg(&["--draw", stacks]).contains("only_before"));
+
+    let missing = scratch("missing.folded");
+    let missing = missing.to_str().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let refuse = |code, arguments: &[&str], said: &[&str]| {
+        check_refusal(
+            &[&["flamegraph", "-o", "-"], arguments].concat(),
+            code,
+            said,
+        );
+    };
+    refuse(1, &["--http", &nobody], &[&nobody]);
+    refuse(1, &["--http", url, "--seconds", "61"], &["from 1 to 60"]);
+    refuse(1, &["--http", url, "--against", missing], &[missing]);
+    refuse(1, &["--diff", stacks, missing], &[missing]);
+    refuse(1, &["--draw", missing], &[missing]);
+    std::fs::write(stacks, "<svg>\n").unwrap();
+    refuse(1, &["--diff", stacks, stacks], &[stacks, "line 1"]);
+    std::fs::remove_file(stacks).unwrap();
+    let output = flamegraph(&["--diff", stacks, stacks, "--folded", "-o", "-"]);
+    assert_eq!(output.status.code(), Some(2));
+}

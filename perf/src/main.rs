@@ -1,9 +1,11 @@
 //! `plenum-perf`, the outsider: loads conference servers and says what came back.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod calls;
 mod process;
 mod rooms;
 
@@ -20,19 +22,38 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Set up and end calls at a steady rate, whatever the server makes of it
+    Calls(calls::Options),
     /// Fill rooms with callers, let some talk, and check what everybody hears
     Rooms(rooms::Options),
 }
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Rooms(options),
-    } = Cli::parse();
-    match rooms::run(&options) {
+    match Cli::parse().command {
+        Command::Calls(options) => finish(
+            calls::run(&options),
+            calls::Report::holds,
+            calls::Report::to_json,
+        ),
+        Command::Rooms(options) => finish(
+            rooms::run(&options),
+            rooms::Report::holds,
+            rooms::Report::to_json,
+        ),
+    }
+}
+
+/// The table for people, the line for programs, and whether the server held.
+fn finish<R: Display>(
+    outcome: Result<R, impl Display>,
+    holds: impl Fn(&R) -> bool,
+    to_json: impl Fn(&R) -> String,
+) -> ExitCode {
+    match outcome {
         Ok(report) => {
             eprintln!("{report}");
-            println!("{}", report.to_json());
-            if report.holds() {
+            println!("{}", to_json(&report));
+            if holds(&report) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

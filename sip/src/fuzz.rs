@@ -14,6 +14,7 @@ pub fn message(bytes: &[u8]) {
     if let Ok(glance) = scan(bytes) {
         let _ = (glance.owner(), glance.user(), glance.starts_call());
     }
+    scan::headers(bytes, "Via", Some(b'v')).for_each(drop);
     let mut endpoint = endpoint();
     let now = Instant::now();
     endpoint.handle_message(now, flow(Transport::Udp), bytes);

@@ -105,6 +105,24 @@ pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
     }
 }
 
+/// The values of a header of `message`, in order and as written; `compact` is its one-letter name.
+pub fn headers<'a>(
+    message: &'a [u8],
+    name: &str,
+    compact: Option<u8>,
+) -> impl Iterator<Item = &'a [u8]> {
+    Lines::of(skip_line_ends(message))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(move |line| {
+            let colon = line.iter().position(|&octet| octet == b':')?;
+            let written = line[..colon].trim_ascii();
+            let is_it = written.eq_ignore_ascii_case(name.as_bytes())
+                || compact.is_some_and(|compact| written.eq_ignore_ascii_case(&[compact]));
+            is_it.then(|| line[colon + 1..].trim_ascii())
+        })
+}
+
 impl Glance<'_> {
     /// The endpoint whose tag or branch this message carries: of a request the To-tag, of a response the
     /// branch.
@@ -326,6 +344,19 @@ mod tests {
         ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn headers_are_found_by_either_name_and_in_order() {
+        let values = |name, compact| -> Vec<String> {
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            headers(INVITE, name, compact).map(text).collect()
+        };
+        let vias = values("Via", Some(b'v'));
+        assert_eq!(vias.len(), 2);
+        assert!(vias[0].starts_with("SIP/2.0/UDP a;") && vias[1].starts_with("SIP/2.0/UDP c;"));
+        assert_eq!(values("call-id", Some(b'i')), ["id@x"], "none of the body");
+        assert_eq!(values("Contact", None), [""; 0]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where the process spends its time, as an SVG.
+//! Where the process spends its time, as an SVG or as folded stacks.
 //!
 //! A timer of the process's CPU time interrupts whichever thread is running and notes its stack, so
 //! shards appear by thread name with the functions they were in, and who sleeps does not appear.
@@ -12,6 +12,8 @@ use std::{
 };
 
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+
+use crate::flamegraph::folded::Folded;
 
 /// How long a recording may be asked to take.
 pub(super) const SECONDS: RangeInclusive<u64> = 1..=60;
@@ -45,8 +47,32 @@ impl fmt::Display for Error {
     }
 }
 
+/// How a recording is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Svg,
+    Folded,
+}
+
+impl Format {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "svg" => Some(Self::Svg),
+            "folded" => Some(Self::Folded),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Svg => "image/svg+xml",
+            Self::Folded => "text/plain; charset=utf-8",
+        }
+    }
+}
+
 /// Records all threads for this long. Dropping the future ends the recording.
-pub(super) async fn record(duration: Duration) -> Result<Vec<u8>, Error> {
+pub(super) async fn record(duration: Duration, format: Format) -> Result<Vec<u8>, Error> {
     let turn = Turn::take().ok_or(Error::Running)?;
     let profiler = ProfilerGuardBuilder::default()
         .frequency(SAMPLES_PER_SECOND)
@@ -55,28 +81,41 @@ pub(super) async fn record(duration: Duration) -> Result<Vec<u8>, Error> {
         .map_err(|error| Error::Profiler(error.to_string()))?;
     tokio::time::sleep(duration).await;
     tokio::task::spawn_blocking(move || {
-        let drawn = draw(&profiler);
+        let stacks = fold(&profiler);
         // The profiler stops before the next may begin.
         drop(profiler);
         drop(turn);
-        drawn
+        match format {
+            Format::Svg => stacks?
+                .draw()
+                .map_err(|error| Error::Profiler(error.to_string())),
+            Format::Folded => Ok(stacks?.to_string().into_bytes()),
+        }
     })
     .await
     .map_err(|error| Error::Profiler(error.to_string()))?
 }
 
-fn draw(profiler: &ProfilerGuard<'_>) -> Result<Vec<u8>, Error> {
+fn fold(profiler: &ProfilerGuard<'_>) -> Result<Folded, Error> {
     let report = profiler
         .report()
         .build()
         .map_err(|error| Error::Profiler(error.to_string()))?;
-    let mut svg = Vec::new();
-    match report.flamegraph(&mut svg) {
-        // An idle process gave no samples: the picture that says so is an answer too.
-        Err(_) if !svg.is_empty() => Ok(svg),
-        Err(error) => Err(Error::Profiler(error.to_string())),
-        Ok(()) => Ok(svg),
+    let mut folded = Folded::default();
+    for (stack, &count) in &report.data {
+        // Each address stands for its function and for those inlined into it, the innermost first.
+        let functions = stack
+            .frames
+            .iter()
+            .rev()
+            .flat_map(|inlined| inlined.iter().rev());
+        let names: Vec<String> = [stack.thread_name_or_id()]
+            .into_iter()
+            .chain(functions.map(pprof::Symbol::name))
+            .collect();
+        folded.add(names.iter().map(String::as_str), count as u64);
     }
+    Ok(folded)
 }
 
 /// The right to record, given back when dropped.

@@ -261,6 +261,7 @@ async fn drain(State(shared): State<Shared>) -> (StatusCode, Json<DrainAccepted>
 struct FlamegraphQuery {
     /// Text, so that what is no number gets our answer.
     seconds: Option<String>,
+    format: Option<String>,
 }
 
 async fn flamegraph(query: Query<FlamegraphQuery>) -> Result<Response, Failure> {
@@ -278,7 +279,12 @@ async fn flamegraph(query: Query<FlamegraphQuery>) -> Result<Response, Failure> 
             format!("seconds is a whole number from {low} to {high}"),
         ));
     };
-    let svg = flamegraph::record(Duration::from_secs(seconds))
+    let format = query.0.format.as_deref().unwrap_or("svg");
+    let Some(format) = flamegraph::Format::from_name(format) else {
+        let reason = "format is svg or folded".to_owned();
+        return Err(Failure(StatusCode::BAD_REQUEST, reason));
+    };
+    let recording = flamegraph::record(Duration::from_secs(seconds), format)
         .await
         .map_err(|error| {
             let status = match error {
@@ -287,7 +293,8 @@ async fn flamegraph(query: Query<FlamegraphQuery>) -> Result<Response, Failure> 
             };
             Failure(status, error.to_string())
         })?;
-    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], Body::from(svg)).into_response())
+    let content_type = [(header::CONTENT_TYPE, format.content_type())];
+    Ok((content_type, Body::from(recording)).into_response())
 }
 
 /// A status with its reason as `{"error": reason}`.

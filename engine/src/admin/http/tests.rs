@@ -15,6 +15,7 @@ use crate::meters::{Ledger, Phase};
 use crate::{
     admin::{AdminThread, ClusterView, CoreSample, ParticipantView, ShardQueries},
     config::Config,
+    flamegraph::folded::Folded,
     meters::{Meters, ServerLoad, ServerState, State},
 };
 
@@ -433,8 +434,12 @@ fn bodies_and_headers_are_bounded() {
     assert_eq!(server.shards.drains.load(Ordering::Relaxed), 0);
 }
 
+/// Tests share the process, and with it the one recording that can be made at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_flamegraph_shows_the_busy_function_and_one_is_made_at_a_time() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Fixture::start();
     for seconds in ["0", "61", "-1", "x", "1.5", ""] {
         assert_eq!(
@@ -473,6 +478,33 @@ fn a_flamegraph_shows_the_busy_function_and_one_is_made_at_a_time() {
     assert!(
         svg.1.contains("busy-shard"),
         "the busy thread is not in the picture"
+    );
+}
+
+#[test]
+fn folded_stacks_are_lines_of_functions() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Fixture::start();
+    assert_eq!(server.get("/debug/flamegraph?seconds=1&format=png").0, 400);
+    let done = AtomicBool::new(false);
+    let (status, text) = std::thread::scope(|scope| {
+        let busy = std::thread::Builder::new().name("folded-shard".to_owned());
+        busy.spawn_scoped(scope, || count_until_done(&done))
+            .unwrap();
+        let answer = server.get("/debug/flamegraph?seconds=1&format=folded");
+        done.store(true, Ordering::Relaxed);
+        answer
+    });
+    assert_eq!(status, 200);
+    let stacks: Folded = text.parse().unwrap();
+    assert_eq!(stacks.to_string(), text, "sorted, and each stack once");
+    let busy = text
+        .lines()
+        .find(|line| line.starts_with("folded-shard;") && line.contains("count_until_done"))
+        .expect("the busy function is in no line");
+    assert!(
+        !busy.contains(".rs:"),
+        "functions without their lines: {busy}"
     );
 }
 
