@@ -41,6 +41,27 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     })
 }
 
+/// Keeps this thread on one processor.
+///
+/// # Errors
+/// There is no such processor, or it is not ours.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(core);
+    Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
+}
+
+/// Allows as many open files as the system lets us have.
+///
+/// # Errors
+/// The system says no.
+pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

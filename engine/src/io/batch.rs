@@ -60,6 +60,18 @@ impl BatchIo {
         })
     }
 
+    /// Where a socket is bound.
+    ///
+    /// # Errors
+    /// There is no such socket.
+    pub fn local_address(&self, socket: SocketId) -> io::Result<SocketAddr> {
+        let socket = self.sockets.get(socket.0 as usize);
+        socket
+            .ok_or(io::ErrorKind::NotConnected)?
+            .socket
+            .local_addr()
+    }
+
     /// Adds the sockets that the kernel reports to those that are ready.
     fn poll(&mut self) -> io::Result<()> {
         const NOW: Timespec = Timespec {

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 
 use socket2::SockRef;
 
@@ -97,6 +98,7 @@ fn media_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let options = SockRef::from(&socket);
     options.set_recv_buffer_size(SOCKET_BUFFER)?;
     options.set_send_buffer_size(SOCKET_BUFFER)?;
+    mmsg::dont_fragment(socket.as_fd());
     Ok(socket)
 }
 

@@ -28,9 +28,9 @@ impl fmt::Display for RoomPanic {
 /// # Errors
 /// The work panicked: the room must not be used again.
 pub fn room<T>(work: impl FnOnce() -> T) -> Result<T, RoomPanic> {
-    IN_ROOM.set(true);
+    IN_ROOM.with(|in_room| in_room.set(true));
     let result = panic::catch_unwind(AssertUnwindSafe(work));
-    IN_ROOM.set(false);
+    IN_ROOM.with(|in_room| in_room.set(false));
     result.map_err(|payload| {
         let text = payload
             .downcast_ref::<&str>()

@@ -6,10 +6,22 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Options;
-use super::caller::{Caller, Counts, Heard};
+use super::caller::Caller;
+use super::media::Media;
 
-/// Above this the generator may have caused what it measured.
-const OWN_CPU_MAX: f64 = 0.85;
+/// Above these the generator may have caused what it measured.
+const OWN_CPU_MAX: f64 = 0.9;
+const OWN_GAP_MAX: Duration = Duration::from_millis(20);
+
+/// What the server's process used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Server {
+    /// CPU seconds per second.
+    pub(super) cpu: f64,
+    pub(super) resident_bytes: u64,
+    /// Since before anybody called.
+    pub(super) grown_bytes: u64,
+}
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -34,35 +46,39 @@ pub(crate) struct Report {
     delay_ms_p99: f64,
     delay_ms_p999: f64,
     delay_samples: u64,
-    spacing_deviation_ms: f64,
+    /// RFC 3550 A.8, the median caller's and the worst one's.
+    jitter_ms_p50: f64,
+    jitter_ms_max: f64,
     /// CPU seconds per second.
     generator_cpu: f64,
+    /// Longest time in which the generator neither sent nor received.
+    generator_gap_ms: f64,
     server_cpu: Option<f64>,
     server_cpu_us_per_participant_second: Option<f64>,
+    /// As many as one core would carry if all of its time went the same way.
+    server_participants_per_core: Option<f64>,
     server_resident_mib: Option<f64>,
+    server_kib_per_participant: Option<f64>,
 }
 
 impl Report {
     pub(super) fn new(
         options: &Options,
         took: Duration,
-        callers: &[Caller],
-        heard: &Heard,
+        media: &Media,
         own_cpu: f64,
-        server: Option<(f64, u64)>,
+        server: Option<Server>,
     ) -> Self {
-        let mut all = Counts::default();
-        for counts in callers.iter().map(Caller::counts) {
-            all.received += counts.received;
-            all.lost += counts.lost;
-            all.late += counts.late;
-            // Who got nothing at all has no gaps to count.
-            all.starved += counts.starved + u64::from(counts.received == 0);
-            all.missing += counts.missing;
-            all.echoes += counts.echoes;
-            all.deviation_us += counts.deviation_us;
-        }
+        let callers = media.callers();
+        let heard = &media.heard;
+        let sum = |count: fn(&Caller) -> u64| callers.iter().map(count).sum::<u64>();
+        let mut jitter_us: Vec<f64> = callers
+            .iter()
+            .map(|caller| caller.counts().jitter_us)
+            .collect();
+        jitter_us.sort_unstable_by(f64::total_cmp);
         let delay_ms = |quantile| heard.delays_us.value_at_quantile(quantile) as f64 / 1e3;
+        let each = |whole: f64| whole / callers.len() as f64;
         Self {
             server: options.server.to_string(),
             rooms: options.rooms,
@@ -73,23 +89,66 @@ impl Report {
             seconds: took.as_secs_f64(),
             packets_expected: (took.as_millis() as u64 / u64::from(options.ptime))
                 * callers.len() as u64,
-            packets_received: all.received,
-            packets_lost: all.lost,
-            packets_late: all.late,
-            starved: all.starved,
-            talker_missing: all.missing,
-            self_heard: all.echoes,
+            packets_received: sum(|caller| caller.counts().received),
+            packets_lost: sum(|caller| caller.counts().lost),
+            packets_late: sum(|caller| caller.counts().late),
+            // Who got nothing at all has no gaps to count.
+            starved: sum(|caller| {
+                let counts = caller.counts();
+                counts.starved + u64::from(counts.received == 0)
+            }),
+            talker_missing: heard.missing,
+            self_heard: heard.echoes,
             delay_ms_p50: delay_ms(0.5),
             delay_ms_p99: delay_ms(0.99),
             delay_ms_p999: delay_ms(0.999),
             delay_samples: heard.delays_us.len(),
-            spacing_deviation_ms: all.deviation_us as f64 / all.received.max(1) as f64 / 1e3,
+            jitter_ms_p50: jitter_us[jitter_us.len() / 2] / 1e3,
+            jitter_ms_max: jitter_us.last().map_or(0.0, |worst| worst / 1e3),
             generator_cpu: own_cpu,
-            server_cpu: server.map(|(cpu, _)| cpu),
-            server_cpu_us_per_participant_second: server
-                .map(|(cpu, _)| cpu * 1e6 / callers.len() as f64),
-            server_resident_mib: server.map(|(_, bytes)| bytes as f64 / f64::from(1 << 20)),
+            generator_gap_ms: media.gap_max.as_secs_f64() * 1e3,
+            server_cpu: server.map(|server| server.cpu),
+            server_cpu_us_per_participant_second: server.map(|server| each(server.cpu * 1e6)),
+            server_participants_per_core: server.map(|server| callers.len() as f64 / server.cpu),
+            server_resident_mib: server
+                .map(|server| server.resident_bytes as f64 / f64::from(1 << 20)),
+            server_kib_per_participant: server
+                .map(|server| each(server.grown_bytes as f64 / 1024.0)),
         }
+    }
+
+    pub(crate) fn participants(&self) -> usize {
+        self.participants
+    }
+
+    pub(crate) fn delay_ms_p99(&self) -> f64 {
+        self.delay_ms_p99
+    }
+
+    /// Share of the packets that a listener missed.
+    pub(crate) fn loss(&self) -> f64 {
+        let missing = self.packets_expected.saturating_sub(
+            // A packet may fall on either side of each end of the measurement.
+            self.packets_received + 2 * self.participants as u64,
+        );
+        self.packets_lost.max(missing) as f64 / self.packets_expected.max(1) as f64
+    }
+
+    pub(crate) fn starved(&self) -> u64 {
+        self.starved
+    }
+
+    pub(crate) fn server_cpu(&self) -> Option<f64> {
+        self.server_cpu
+    }
+
+    pub(crate) fn participants_per_core(&self) -> Option<f64> {
+        self.server_participants_per_core
+    }
+
+    /// The generator had no time left, so that these figures are its own.
+    pub(crate) fn generator_is_the_bottleneck(&self) -> bool {
+        self.generator_cpu > OWN_CPU_MAX || self.generator_gap_ms > OWN_GAP_MAX.as_secs_f64() * 1e3
     }
 
     /// Everybody got everything: every talker in every packet, nobody himself.
@@ -146,26 +205,29 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  spacing    {:.2} ms from ptime on average",
-            self.spacing_deviation_ms
+            "  jitter     {:.2} ms for half of them, {:.2} ms at worst",
+            self.jitter_ms_p50, self.jitter_ms_max
         )?;
-        if let (Some(cpu), Some(each), Some(memory)) = (
+        if let (Some(cpu), Some(each), Some(core), Some(memory), Some(own)) = (
             self.server_cpu,
             self.server_cpu_us_per_participant_second,
+            self.server_participants_per_core,
             self.server_resident_mib,
+            self.server_kib_per_participant,
         ) {
             writeln!(
                 f,
-                "  server     {:.1} % of a core, {each:.0} µs per participant and second, {memory:.1} MiB",
+                "  server     {:.1} % of a core, {each:.0} µs per participant and second: {core:.0} per core; {memory:.1} MiB, {own:.1} KiB each",
                 cpu * 1e2
             )?;
         }
         write!(
             f,
-            "  generator  {:.1} % of a core",
-            self.generator_cpu * 1e2
+            "  generator  {:.1} % of a core, away for {:.1} ms at most",
+            self.generator_cpu * 1e2,
+            self.generator_gap_ms
         )?;
-        if self.generator_cpu > OWN_CPU_MAX {
+        if self.generator_is_the_bottleneck() {
             write!(f, ": it is the bottleneck, these figures are its own")?;
         }
         Ok(())

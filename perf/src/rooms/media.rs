@@ -1,0 +1,269 @@
+//! The media of all callers, on one thread.
+//!
+//! ```text
+//!   harvest ──> by socket and sender: the caller ──> counts, and a close look by some
+//!   slots of a millisecond ──> who is due ──> header + payload of his kind ──> flush
+//! ```
+//! Callers share a few sockets and so a few system calls; a server tells them apart by their ports on
+//! its side, or, where it shares ports itself, by the pair.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use engine::io::batch::BatchIo;
+use engine::io::{HARVEST_MAX, MediaIo, Payload, SocketId, Token};
+use engine::random::Random;
+use mixer_simd::Kernels;
+
+use super::caller::Caller;
+use super::listener::{Heard, Listener};
+use super::signalling::Stream;
+use super::{BURST, BURST_EVERY, Options, RATE, Silence, tone};
+
+/// Short against anything measured here.
+const TURN: Duration = Duration::from_micros(500);
+
+/// Callers due at the same time.
+const SLOT: Duration = Duration::from_millis(1);
+
+pub(super) struct Media {
+    io: BatchIo,
+    callers: Vec<Caller>,
+    /// By place of the socket, and where the packet comes from.
+    by_sender: Vec<HashMap<SocketAddr, usize>>,
+    /// By phase in the packet interval.
+    slots: Vec<Vec<usize>>,
+    done: u64,
+    start: Instant,
+    payloads: Payloads,
+    pub(super) heard: Heard,
+    silence: Silence,
+    /// Longest time between two turns while measuring.
+    pub(super) gap_max: Duration,
+    turned: Instant,
+}
+
+/// The payloads there are; all callers of a kind send the same.
+struct Payloads {
+    silence: Vec<u8>,
+    /// By talker: what he sends usually, and in bursts.
+    talkers: Vec<[Vec<u8>; 2]>,
+}
+
+/// The sockets the callers will share.
+pub(super) struct Sockets {
+    io: BatchIo,
+    ids: Vec<SocketId>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Sockets {
+    pub(super) fn open(count: usize) -> io::Result<Self> {
+        let mut io = BatchIo::new()?;
+        let mut ids = Vec::new();
+        let mut addresses = Vec::new();
+        for place in 0..count {
+            let here = SocketAddr::from(([127, 0, 0, 1], 0));
+            let id = io.open(here, Token(place as u64))?;
+            ids.push(id);
+            addresses.push(io.local_address(id)?);
+        }
+        Ok(Self { io, ids, addresses })
+    }
+
+    /// The address of the caller at `index`.
+    pub(super) fn address(&self, index: usize) -> SocketAddr {
+        self.addresses[index % self.addresses.len()]
+    }
+}
+
+impl Media {
+    /// `streams` are those of the callers, room by room.
+    pub(super) fn new(
+        sockets: Sockets,
+        streams: &[Stream],
+        options: &Options,
+    ) -> Result<Self, String> {
+        let kernels = Kernels::detect();
+        let mut random = Random::from_entropy();
+        let ptime = Duration::from_millis(options.ptime.into());
+        let slots = (ptime.as_millis() / SLOT.as_millis()) as usize;
+        let mut by_sender = vec![HashMap::new(); sockets.ids.len()];
+        let mut due = vec![Vec::new(); slots];
+        let mut callers = Vec::with_capacity(streams.len());
+        let listeners = options.listeners.min(streams.len()).max(1);
+        for (index, &stream) in streams.iter().enumerate() {
+            let place = index % options.participants;
+            let talker = (place < options.talkers).then_some(place);
+            let socket = index % sockets.ids.len();
+            if by_sender[socket].insert(stream.remote, index).is_some() {
+                return Err(format!(
+                    "the server has two callers of one address at its {}: use more --sockets",
+                    stream.remote
+                ));
+            }
+            let mut caller = Caller::new(
+                index / options.participants,
+                talker,
+                sockets.ids[socket],
+                stream,
+                ptime,
+                random.next_u64(),
+            );
+            // Spread over all rooms, so that of each some listen.
+            if index * listeners / streams.len() != (index + 1) * listeners / streams.len() {
+                caller.listener = Some(Box::new(Listener::new(options.codec, kernels)));
+            }
+            due[random.next_u64() as usize % slots].push(index);
+            callers.push(caller);
+        }
+        let now = Instant::now();
+        Ok(Self {
+            io: sockets.io,
+            callers,
+            by_sender,
+            slots: due,
+            done: 0,
+            start: now,
+            payloads: Payloads::new(options, kernels),
+            heard: Heard::new(options.talkers, options.rooms),
+            silence: options.silence,
+            gap_max: Duration::ZERO,
+            turned: now,
+        })
+    }
+
+    /// Throws away what came while everybody was joining, so that nobody is measured by it.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        loop {
+            let mut shown = 0;
+            self.io.harvest(&mut |_| shown += 1)?;
+            if shown < HARVEST_MAX / 4 {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn callers(&self) -> &[Caller] {
+        &self.callers
+    }
+
+    pub(super) fn begin_measuring(&mut self) {
+        self.callers.iter_mut().for_each(Caller::begin_measuring);
+        self.gap_max = Duration::ZERO;
+    }
+
+    pub(super) fn end_measuring(&mut self) {
+        self.callers.iter_mut().for_each(Caller::end_measuring);
+    }
+
+    /// Takes in what came, sends what is due, and rests for what is left of a turn.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        self.gap_max = self.gap_max.max(now - self.turned);
+        self.turned = now;
+        self.receive()?;
+        self.send(now);
+        self.io.flush();
+        if let Some(rest) = TURN.checked_sub(now.elapsed()) {
+            std::thread::sleep(rest);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let Self {
+            io,
+            callers,
+            by_sender,
+            heard,
+            ..
+        } = self;
+        // One reading of the clock for all that waited.
+        let now = Instant::now();
+        io.harvest(&mut |arrival| {
+            let senders = &by_sender[arrival.token.0 as usize];
+            // Somebody else's stream to a port that was ours before is not ours to judge.
+            let Some(&index) = senders.get(&arrival.from) else {
+                return;
+            };
+            if rtp::classify(arrival.datagram) != rtp::Kind::Rtp {
+                return;
+            }
+            let Ok(packet) = rtp::Packet::parse(arrival.datagram) else {
+                return;
+            };
+            let caller = &mut callers[index];
+            caller.count(now, packet.sequence);
+            let (room, talker, counting) = (caller.room, caller.talker, caller.counting());
+            if let Some(listener) = &mut caller.listener {
+                listener.listen(now, packet.payload, room, talker, counting, heard);
+            }
+        })
+    }
+
+    fn send(&mut self, now: Instant) {
+        let until = ((now - self.start).as_nanos() / SLOT.as_nanos()) as u64;
+        // After a stall of the machine, what was missed is not sent in one burst.
+        let slots = self.slots.len() as u64;
+        let first = (self.done + 1).max((until + 1).saturating_sub(slots));
+        let shared = self.payloads.share(&mut self.io);
+        for count in first..=until {
+            let number = count * SLOT.as_micros() as u64 / BURST_EVERY.as_micros() as u64;
+            let since = Duration::from_micros(
+                count * SLOT.as_micros() as u64 % BURST_EVERY.as_micros() as u64,
+            );
+            // The first second is quiet, so that no burst meets a room that is still filling.
+            let bursting = number > 0 && since < BURST;
+            for &index in &self.slots[(count % slots) as usize] {
+                let caller = &mut self.callers[index];
+                let payload = match caller.talker {
+                    Some(talker) => {
+                        if bursting {
+                            self.heard.bursting(now, caller.room, talker, number);
+                        }
+                        shared.talkers[talker][usize::from(bursting)]
+                    }
+                    // A first second of packets shows every server where he is.
+                    None if self.silence == Silence::None && number > 0 => continue,
+                    None => shared.silence,
+                };
+                let header = caller.next_header();
+                self.io
+                    .queue(caller.socket, caller.remote(), &header, payload);
+            }
+        }
+        self.done = until;
+    }
+}
+
+/// The payloads in the send arena of this turn.
+struct Shared {
+    silence: Payload,
+    talkers: [[Payload; 2]; tone::TALKERS_MAX],
+}
+
+impl Payloads {
+    fn new(options: &Options, kernels: Kernels) -> Self {
+        let samples = options.ptime as usize * RATE as usize / 1_000;
+        let amplitude = tone::amplitude(options.talkers.max(1));
+        let pitch = |hz| tone::payload(options.codec, kernels, hz, amplitude, samples);
+        Self {
+            silence: tone::payload(options.codec, kernels, 0.0, 0.0, samples),
+            talkers: (0..options.talkers)
+                .map(|talker| [pitch(tone::tone_hz(talker)), pitch(tone::burst_hz(talker))])
+                .collect(),
+        }
+    }
+
+    fn share(&self, io: &mut BatchIo) -> Shared {
+        let silence = io.share(&self.silence);
+        let mut talkers = [[silence; 2]; tone::TALKERS_MAX];
+        for (shared, payloads) in talkers.iter_mut().zip(&self.talkers) {
+            *shared = [io.share(&payloads[0]), io.share(&payloads[1])];
+        }
+        Shared { silence, talkers }
+    }
+}
