@@ -19,6 +19,8 @@ pub mod io;
 pub mod limits;
 pub mod load;
 pub mod log;
+#[expect(unsafe_code, reason = "the allocator's own interface is C")]
+pub mod memory;
 pub mod meters;
 pub mod random;
 pub mod room;

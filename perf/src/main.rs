@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod calls;
+mod capacity;
+mod lateness;
 mod process;
 mod rooms;
 
@@ -24,6 +26,8 @@ struct Cli {
 enum Command {
     /// Set up and end calls at a steady rate, whatever the server makes of it
     Calls(calls::Options),
+    /// Raise the number of participants until a stated bound breaks
+    Capacity(capacity::Options),
     /// Fill rooms with callers, let some talk, and check what everybody hears
     Rooms(rooms::Options),
 }
@@ -34,6 +38,11 @@ fn main() -> ExitCode {
             calls::run(&options),
             calls::Report::holds,
             calls::Report::to_json,
+        ),
+        Command::Capacity(options) => finish(
+            capacity::run(&options),
+            capacity::Report::holds,
+            capacity::Report::to_json,
         ),
         Command::Rooms(options) => finish(
             rooms::run(&options),

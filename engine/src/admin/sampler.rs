@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::meters::{CoreMeters, LatenessReading, Meters, ServerLoad};
+use crate::meters::{CoreMeters, LatenessReading, Meters, Phase, ServerLoad};
 
 /// How much the newest second counts. A change is nine tenths visible after seven seconds, and a
 /// burst of one second moves the number by less than a third of itself.
@@ -26,6 +26,8 @@ pub struct CoreSample {
     pub rtp_packets_per_s: f64,
     /// Share of the time the core's thread had work, 0 to 1.
     pub busy: f64,
+    /// Shares of the time, in the order of [`Phase::ALL`].
+    pub phases: [f64; Phase::ALL.len()],
     pub tick_late_us_p99: u64,
 }
 
@@ -90,7 +92,11 @@ impl Sampler {
             sample.load += EWMA_ALPHA * (load - sample.load);
             sample.sip_msgs_per_s = sip;
             sample.rtp_packets_per_s = audio + video;
-            sample.busy = (rate(reading.busy_ns, previous.busy_ns) / 1e9).min(1.0);
+            sample.phases = std::array::from_fn(|phase| {
+                rate(reading.phases_ns[phase], previous.phases_ns[phase]) / 1e9
+            });
+            let idle = sample.phases[Phase::Idle as usize];
+            sample.busy = (sample.phases.iter().sum::<f64>() - idle).min(1.0);
             sample.tick_late_us_p99 = reading.lateness.since(&previous.lateness).quantile_us(0.99);
             *previous = reading;
         }
@@ -112,7 +118,7 @@ struct Reading {
     sip: u64,
     audio: u64,
     video: u64,
-    busy_ns: u64,
+    phases_ns: [u64; Phase::ALL.len()],
     lateness: LatenessReading,
 }
 
@@ -125,7 +131,7 @@ impl Reading {
                 .video_received
                 .get()
                 .wrapping_add(core.video_sent.get()),
-            busy_ns: core.phases.busy(),
+            phases_ns: core.phases.read(),
             lateness: core.tick_lateness.read(),
         }
     }

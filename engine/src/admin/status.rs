@@ -1,9 +1,11 @@
 //! `/api/v1/status`: the server in one page, written here and read by `plenum top`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Sample};
-use crate::meters::State;
+use crate::meters::{Phase, State};
 
 /// The answer, field by field as outside readers know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +43,9 @@ pub struct CoreStatus {
     pub conferences: u64,
     pub participants: u64,
     pub tick_late_us_p99: u64,
+    /// Where its time went, as shares of it, by [`Phase`] name.
+    #[serde(default)]
+    pub phases: BTreeMap<String, f64>,
 }
 
 /// The other servers as this one knows them.
@@ -104,6 +109,11 @@ impl Status {
                     conferences: meters.conferences.get(),
                     participants: meters.participants.get(),
                     tick_late_us_p99: sample.tick_late_us_p99,
+                    phases: Phase::ALL
+                        .iter()
+                        .zip(sample.phases)
+                        .map(|(phase, share)| (phase.name().to_owned(), rounded(share, 10_000.0)))
+                        .collect(),
                 })
                 .collect(),
             cluster: admin.shards.cluster(),

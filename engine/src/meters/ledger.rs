@@ -72,17 +72,19 @@ impl Phase {
 pub struct PhaseTimes([Counter; Phase::ALL.len()]);
 
 impl PhaseTimes {
+    /// All of them, in the order of [`Phase::ALL`].
+    pub fn read(&self) -> [u64; Phase::ALL.len()] {
+        self.0.each_ref().map(Counter::get)
+    }
+
     pub fn get(&self, phase: Phase) -> u64 {
         self.0[phase as usize].get()
     }
 
     /// All but idle.
     pub fn busy(&self) -> u64 {
-        Phase::ALL
-            .into_iter()
-            .filter(|&phase| phase != Phase::Idle)
-            .map(|phase| self.get(phase))
-            .sum()
+        let phases = self.read();
+        phases.iter().sum::<u64>() - phases[Phase::Idle as usize]
     }
 }
 

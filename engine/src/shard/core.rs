@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::focus::{Focus, Means, RoomName};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
+use crate::memory;
 use crate::meters::{CoreMeters, Ledger, Meters, Phase};
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
@@ -82,6 +83,8 @@ pub struct Core<I> {
     /// When this turn was to begin.
     due: Instant,
     next_gauges: Instant,
+    /// There was work since memory was last given back.
+    worked: bool,
 }
 
 /// How far the shard is on its way to its end.
@@ -142,6 +145,7 @@ impl<I: MediaIo> Core<I> {
             ledger: Ledger::new(now),
             due: now,
             next_gauges: now,
+            worked: false,
         })
     }
 
@@ -495,6 +499,11 @@ impl<I: MediaIo> Core<I> {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32);
         meters.cpu_ns.set(cpu.as_nanos() as u64);
+        let rests = self.focus.calls() == 0 && self.sip.poll_timeout().is_none();
+        if rests && self.worked {
+            memory::give_back();
+        }
+        self.worked = !rests;
     }
 
     fn next_turn(&self, now: Instant) -> Instant {

@@ -7,12 +7,16 @@
 //! core     load    sip/s      rtp/s  busy                rooms  people   late p99
 //! 0         431      2.0      429.0  █████░░░░░░░  43 %      3      30     120 µs
 //!
+//! core harvest  hear select   mix encode speak  send   sip  mail house  idle  %
+//! 0        8.1   2.0    0.3   0.9    0.5   2.2  14.4   0.1   0.0   0.6  70.9
 //!
 //! server  state           load     of max      heard  uri
 //! B       active            12        500      0.3 s  sip:cfw@127.0.0.1:5070
 //! C       free               -          -          -  sip:cfw@127.0.0.1:5080
 //! q quit   up, down scroll
 //! ```
+
+use std::iter::once;
 
 use ratatui::{
     buffer::Buffer,
@@ -25,11 +29,16 @@ use ratatui::{
 use cfw::SvrId;
 
 use crate::admin::{CoreStatus, Status};
+use crate::meters::Phase;
 
 /// Cells of a bar: so many that a core's line fills a terminal of 80 columns.
 const BAR_LEN: usize = 12;
 /// Blanks between two columns.
 const COLUMN_SPACING: u16 = 2;
+/// Cores whose ledger is shown at once, below the table of all cores.
+const PHASE_ROWS_MAX: usize = 4;
+/// The heading of the table of all cores, and one of them.
+const CORES_HEIGHT_MIN: usize = 2;
 /// From here on a core has little left for bursts, and from the second on it is in danger.
 const BUSY_WARN: f64 = 0.6;
 const BUSY_HIGH: f64 = 0.85;
@@ -46,8 +55,8 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The whole view in a buffer just high enough.
     pub(super) fn draw_alone(&self, width: u16) -> Buffer {
-        // Header, blank, and the two tables with their headings; without the line of keys.
-        let height = 4 + self.status.cores.len() + self.cluster_height();
+        // Header, blank, and the tables with their headings; without the line of keys.
+        let height = 4 + self.status.cores.len() + self.phases_height() + self.cluster_height();
         let area = Rect::new(0, 0, width, u16::try_from(height).unwrap_or(u16::MAX));
         let mut buffer = Buffer::empty(area);
         self.draw_body(area, &mut buffer);
@@ -55,22 +64,27 @@ impl View<'_> {
     }
 
     fn draw_body(&self, area: Rect, buffer: &mut Buffer) {
-        let cluster_height = u16::try_from(self.cluster_height()).unwrap_or(u16::MAX);
-        let [title, load, _, cores, cluster] = Layout::vertical([
+        let height = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX);
+        // A small terminal shows the cores rather than their ledger.
+        let fixed = 3 + CORES_HEIGHT_MIN + self.cluster_height();
+        let phases_height = self
+            .phases_height()
+            .min(usize::from(area.height).saturating_sub(fixed));
+        let [title, load, _, cores, phases, cluster] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Fill(1),
-            Constraint::Max(cluster_height),
+            Constraint::Max(height(phases_height)),
+            Constraint::Max(height(self.cluster_height())),
         ])
         .areas(area);
         self.draw_title(title, buffer);
         self.draw_load(load, buffer);
         self.cores().render(cores, buffer);
-        if cluster_height > 0 {
-            let [_, cluster] =
-                Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(cluster);
-            self.cluster().render(cluster, buffer);
+        self.phases().render(below_blank(phases), buffer);
+        if self.cluster_height() > 0 {
+            self.cluster().render(below_blank(cluster), buffer);
         }
     }
 
@@ -137,6 +151,36 @@ impl View<'_> {
         )
         .header(heading.reversed())
         .column_spacing(COLUMN_SPACING)
+    }
+
+    /// Where each core's time went: a blank line, a heading and as many cores as are in the table above,
+    /// but no more than leave room for that.
+    fn phases_height(&self) -> usize {
+        2 + self.status.cores.len().min(PHASE_ROWS_MAX)
+    }
+
+    fn phases(&self) -> Table<'_> {
+        let names = Phase::ALL.map(Phase::name);
+        let widths = names.map(|name| Constraint::Length(name.len().max("100.0".len()) as u16));
+        let heading = names.map(|name| right(name.to_owned()));
+        let rows = self.status.cores.iter().skip(self.scrolled).map(|core| {
+            let shares = Phase::ALL.map(|phase| {
+                let share = core.phases.get(phase.name()).copied().unwrap_or(0.0);
+                right(format!("{:.1}", share * 1e2))
+            });
+            Row::new(once(Cell::from(core.core.to_string())).chain(shares))
+        });
+        let heading = once(Cell::from("core"))
+            .chain(heading)
+            .chain(once(Cell::from("%")));
+        Table::new(
+            rows,
+            once(Constraint::Length(4))
+                .chain(widths)
+                .chain(once(Constraint::Length(2))),
+        )
+        .header(Row::new(heading).reversed())
+        .column_spacing(1)
     }
 
     /// Peers and reserved servers: a blank line, a heading and a line each, or nothing.
@@ -232,6 +276,12 @@ fn core_row(core: &CoreStatus) -> Row<'_> {
     ])
 }
 
+/// All of `area` but its first line.
+fn below_blank(area: Rect) -> Rect {
+    let [_, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    rest
+}
+
 fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).alignment(Alignment::Right))
 }
@@ -278,7 +328,8 @@ pub(super) mod tests {
     pub(in super::super) const STATUS: &str = r#"{"svr_id":"A","version":"0.1.0","state":"active","uptime_s":12,
         "load":{"current":431,"max":500,"min":50,"hot":0.43},
         "conferences":3,"participants":30,
-        "cores":[{"core":0,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120}],
+        "cores":[{"core":0,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120,
+                  "phases":{"harvest":0.081,"hear":0.02,"select":0.003,"mix":0.009,"encode":0.005,"speak":0.022,"send":0.144,"sip":0.001,"mail":0.0,"house":0.006,"idle":0.709}}],
         "cluster":{"servers":[{"svr_id":"B","uri":"sip:cfw@127.0.0.1:5070","state":"active","load":12,"max":500,"min":50,"age_ms":310}],
                    "reserved":[{"svr_id":"C","uri":"sip:cfw@127.0.0.1:5080","state":"free"}]}}"#;
 
@@ -304,7 +355,7 @@ pub(super) mod tests {
                 scrolled: 0,
             },
             80,
-            11,
+            13,
         );
         let lines: Vec<String> = terminal
             .backend()
@@ -328,6 +379,8 @@ pub(super) mod tests {
                 "core     load    sip/s      rtp/s  busy                rooms  people   late p99",
                 "0         431      2.0      429.0  █████░░░░░░░  43 %      3      30     120 µs",
                 "",
+                "core harvest  hear select   mix encode speak  send   sip  mail house  idle %",
+                "0        8.1   2.0    0.3   0.9    0.5   2.2  14.4   0.1   0.0   0.6  70.9",
                 "",
                 "server  state           load     of max      heard  uri",
                 "B       active            12        500      0.3 s  sip:cfw@127.0.0.1:5070",

@@ -198,6 +198,7 @@ fn status_is_the_documented_page() {
         sip_msgs_per_s: 2.0,
         rtp_packets_per_s: 428.96,
         busy: 0.43012,
+        phases: [0.1; Phase::ALL.len()],
         tick_late_us_p99: 120,
     };
 
@@ -206,10 +207,17 @@ fn status_is_the_documented_page() {
         "load":{"current":431,"max":500,"min":50,"hot":0.43},
         "conferences":3,"participants":30,
         "cores":[
-        {"core":0,"load":0,"sip_msgs_per_s":0.0,"rtp_packets_per_s":0.0,"busy":0.0,"conferences":0,"participants":0,"tick_late_us_p99":0},
-        {"core":3,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120}],
+        {"core":0,"load":0,"sip_msgs_per_s":0.0,"rtp_packets_per_s":0.0,"busy":0.0,"conferences":0,"participants":0,"tick_late_us_p99":0,"phases":{IDLE}},
+        {"core":3,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120,"phases":{PHASES}}],
         "cluster":{"servers":[],"reserved":[]}}"#;
+    let phases = |share: &str| {
+        let mut names = Phase::ALL.map(Phase::name);
+        names.sort_unstable();
+        names.map(|name| format!("\"{name}\":{share}")).join(",")
+    };
     let expected = expected
+        .replace("IDLE", &phases("0.0"))
+        .replace("PHASES", &phases("0.1"))
         .replace("VERSION", env!("CARGO_PKG_VERSION"))
         .replace("UPTIME", &status.uptime_s.to_string())
         .replace("\n        ", "");
