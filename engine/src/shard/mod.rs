@@ -14,6 +14,9 @@ mod phases;
 pub mod place;
 pub mod run;
 pub mod stage;
+#[cfg(test)]
+#[expect(unsafe_code, reason = "an allocator that counts")]
+mod steady;
 mod transport;
 mod view;
 
