@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod calls;
 mod capacity;
 mod lateness;
+mod limit;
 mod process;
 mod rooms;
 
@@ -28,6 +29,8 @@ enum Command {
     Calls(calls::Options),
     /// Raise the number of participants until a stated bound breaks
     Capacity(capacity::Options),
+    /// What this machine's kernel can do on one core: the denominator
+    Limit(limit::Options),
     /// Fill rooms with callers, let some talk, and check what everybody hears
     Rooms(rooms::Options),
 }
@@ -43,6 +46,11 @@ fn main() -> ExitCode {
             capacity::run(&options),
             capacity::Report::holds,
             capacity::Report::to_json,
+        ),
+        Command::Limit(options) => finish(
+            limit::run(&options),
+            limit::Report::holds,
+            limit::Report::to_json,
         ),
         Command::Rooms(options) => finish(
             rooms::run(&options),

@@ -60,18 +60,6 @@ impl BatchIo {
         })
     }
 
-    /// Where a socket is bound.
-    ///
-    /// # Errors
-    /// There is no such socket.
-    pub fn local_address(&self, socket: SocketId) -> io::Result<SocketAddr> {
-        let socket = self.sockets.get(socket.0 as usize);
-        socket
-            .ok_or(io::ErrorKind::NotConnected)?
-            .socket
-            .local_addr()
-    }
-
     /// Adds the sockets that the kernel reports to those that are ready.
     fn poll(&mut self) -> io::Result<()> {
         const NOW: Timespec = Timespec {
@@ -131,6 +119,14 @@ impl MediaIo for BatchIo {
         self.sockets.try_remove(socket.0 as usize);
         self.ready.retain(|&ready| ready != socket);
         self.sending.retain(|&sending| sending != socket);
+    }
+
+    fn local_address(&self, socket: SocketId) -> io::Result<SocketAddr> {
+        let socket = self.sockets.get(socket.0 as usize);
+        socket
+            .ok_or(io::ErrorKind::NotConnected)?
+            .socket
+            .local_addr()
     }
 
     fn receive_buffer(&self, socket: SocketId) -> usize {

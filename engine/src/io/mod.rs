@@ -75,6 +75,12 @@ pub trait MediaIo {
 
     fn close(&mut self, socket: SocketId);
 
+    /// Where the socket is bound.
+    ///
+    /// # Errors
+    /// There is no such socket.
+    fn local_address(&self, socket: SocketId) -> io::Result<SocketAddr>;
+
     /// Bytes of memory in which the kernel keeps what arrived and was not harvested yet, its own
     /// bookkeeping included.
     fn receive_buffer(&self, socket: SocketId) -> usize;

@@ -107,6 +107,14 @@ impl MediaIo for PlainIo {
         self.sockets.try_remove(socket.0 as usize);
     }
 
+    fn local_address(&self, socket: SocketId) -> io::Result<SocketAddr> {
+        let socket = self.sockets.get(socket.0 as usize);
+        socket
+            .ok_or(io::ErrorKind::NotConnected)?
+            .socket
+            .local_addr()
+    }
+
     fn receive_buffer(&self, socket: SocketId) -> usize {
         self.sockets
             .get(socket.0 as usize)

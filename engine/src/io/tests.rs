@@ -188,3 +188,15 @@ fn a_flooded_socket_starves_no_other() {
         assert!(seen);
     });
 }
+
+#[test]
+fn a_socket_on_any_port_says_which() {
+    on_all(|io| {
+        let id = io.open(HERE.parse().unwrap(), Token(9)).unwrap();
+        let address = io.local_address(id).unwrap();
+        socket(HERE).send_to(b"there", address).unwrap();
+        assert_eq!(harvest(io, 1)[0].0, Token(9));
+        io.close(id);
+        assert!(io.local_address(id).is_err());
+    });
+}

@@ -31,6 +31,10 @@ impl MediaIo for Net {
 
     fn close(&mut self, _: SocketId) {}
 
+    fn local_address(&self, _: SocketId) -> io::Result<SocketAddr> {
+        unreachable!("rooms do not ask")
+    }
+
     fn receive_buffer(&self, _: SocketId) -> usize {
         0
     }

@@ -1,0 +1,331 @@
+//! What this machine's kernel can do on one core: datagrams taken in and sent back. The denominator of
+//! whatever a server claims.
+//!
+//! ```text
+//!   callers (their own core) ── 50 packets/s each, spread over 20 ms ──> echo (one core)
+//!                            <── one packet back for each ──────────────  every ms: receive, send
+//! ```
+//! The echo does what a conference server cannot do without, at the same pace and on as many sockets, and
+//! nothing else: no jitter buffer, no mix. Its own thread's CPU time over the pairs (one packet in, one
+//! out) is what a pair costs. On loopback that includes what the kernel does for the other side on the
+//! sender's account, as it does for the server under test.
+
+use std::fmt;
+use std::io;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::process;
+
+mod callers;
+mod echo;
+mod media;
+mod ring;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use echo::{Echoed, Scene, Way};
+
+/// A caller's packets in a second.
+const PACKETS_PER_SECOND: u64 = 50;
+
+/// A packet of 20 ms of G.711 behind its RTP header.
+const HEADER_LEN: usize = 12;
+const PACKET_LEN: usize = HEADER_LEN + 160;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Callers that send 50 packets a second each
+    #[arg(long, default_value_t = 2_000)]
+    callers: usize,
+    /// Sockets that the callers share
+    #[arg(long, default_value_t = 128)]
+    caller_sockets: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Measurements of each way; their median counts
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// The processor that is measured
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// The processor of the callers
+    #[arg(long, default_value_t = 1)]
+    peer_core: usize,
+    /// Only this way, instead of all
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
+}
+
+/// How datagrams get through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// recvfrom and sendmsg, a call for each
+    Plain,
+    /// recvmmsg and sendmmsg, 64 at a time
+    Batches,
+    /// io_uring: multishot recvmsg into provided buffers, sendmsg in batches
+    Ring,
+    /// Segmentation offload both ways: one destination only, as no conference has
+    Segments,
+}
+
+impl Kind {
+    fn open(self, sockets: usize) -> io::Result<Box<dyn Way>> {
+        Ok(match self {
+            Self::Plain => Box::new(media::Media::open(
+                engine::io::plain::PlainIo::new()?,
+                sockets,
+            )?),
+            Self::Batches => Box::new(media::Media::open(
+                engine::io::batch::BatchIo::new()?,
+                sockets,
+            )?),
+            Self::Ring => Box::new(ring::Ring::open(sockets)?),
+            Self::Segments => Box::new(segments::Segments::open()?),
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain calls",
+            Self::Batches => "batches",
+            Self::Ring => "io_uring",
+            Self::Segments => "segments",
+        }
+    }
+}
+
+/// One way on so many sockets.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    way: Kind,
+    sockets: usize,
+    callers: usize,
+    /// CPU time for a packet in and a packet out, the median of the runs and their range.
+    pair_ns: f64,
+    pair_ns_min: f64,
+    pair_ns_max: f64,
+    pairs_per_cpu_second: f64,
+    participants_per_core: f64,
+    /// Share of the packets that did not come back, in the worst run.
+    lost: f64,
+    echo_cpu: f64,
+    callers_cpu: f64,
+}
+
+/// Above this a thread had no time to spare.
+const FULL: f64 = 0.95;
+
+impl Row {
+    pub(crate) fn participants_per_core(&self) -> f64 {
+        self.participants_per_core
+    }
+
+    fn new(way: Kind, scene: &Scene, runs: &[Echoed]) -> Self {
+        let mut pairs: Vec<f64> = runs.iter().map(Echoed::pair_ns).collect();
+        pairs.sort_unstable_by(f64::total_cmp);
+        let pair_ns = pairs[pairs.len() / 2];
+        let most = |of: fn(&Echoed) -> f64| runs.iter().map(of).fold(0.0, f64::max);
+        Self {
+            way,
+            sockets: scene.sockets,
+            callers: scene.callers,
+            pair_ns,
+            pair_ns_min: pairs[0],
+            pair_ns_max: pairs[pairs.len() - 1],
+            pairs_per_cpu_second: 1e9 / pair_ns,
+            participants_per_core: 1e9 / pair_ns / PACKETS_PER_SECOND as f64,
+            lost: most(Echoed::lost),
+            echo_cpu: most(|run| run.echo_cpu),
+            callers_cpu: most(|run| run.callers_cpu),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+    /// Ways that this kernel does not offer, and why.
+    missing: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) enum LimitError {
+    Options(String),
+    Io(io::Error),
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Options(reason) => f.write_str(reason),
+            Self::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+impl From<io::Error> for LimitError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// # Errors
+/// The options make no sense, or the callers' side failed.
+pub(crate) fn run(options: &Options) -> Result<Report, LimitError> {
+    check(options)?;
+    process::raise_descriptor_limit()?;
+    let shared = options.callers.div_ceil(options.caller_sockets);
+    let each = options.callers;
+    let ways = [
+        (Kind::Plain, shared),
+        (Kind::Plain, each),
+        (Kind::Batches, shared),
+        (Kind::Batches, each),
+        (Kind::Ring, shared),
+        (Kind::Ring, each),
+        (Kind::Segments, 1),
+    ];
+    let mut report = Report {
+        rows: Vec::new(),
+        missing: Vec::new(),
+    };
+    for (way, sockets) in ways {
+        if options.only.is_some_and(|only| only != way) {
+            continue;
+        }
+        let scene = Scene {
+            sockets,
+            callers: options.callers,
+            caller_sockets: options.caller_sockets,
+            seconds: options.seconds,
+            core: options.core,
+            peer_core: options.peer_core,
+        };
+        let runs: io::Result<Vec<Echoed>> = (0..options.runs)
+            .map(|_| echo::measure(way, &scene))
+            .collect();
+        match runs {
+            Ok(runs) => report.rows.push(Row::new(way, &scene, &runs)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                report.missing.push((way.name(), error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(report)
+}
+
+/// The fastest way that a conference can use, for so many callers: measured once each, on shared sockets
+/// and on one socket for each.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn best(
+    callers: usize,
+    core: usize,
+    peer_core: usize,
+) -> Result<[Option<Row>; 2], LimitError> {
+    let options = Options {
+        callers,
+        caller_sockets: 128,
+        seconds: 3,
+        runs: 3,
+        core,
+        peer_core,
+        only: None,
+    };
+    check(&options)?;
+    process::raise_descriptor_limit()?;
+    let fastest = |sockets: usize| -> Result<Option<Row>, LimitError> {
+        let scene = Scene {
+            sockets,
+            callers,
+            caller_sockets: options.caller_sockets,
+            seconds: options.seconds,
+            core,
+            peer_core,
+        };
+        let mut rows = Vec::new();
+        for way in [Kind::Batches, Kind::Ring] {
+            let runs: io::Result<Vec<Echoed>> = (0..options.runs)
+                .map(|_| echo::measure(way, &scene))
+                .collect();
+            match runs {
+                Ok(runs) => rows.push(Row::new(way, &scene, &runs)),
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        rows.sort_unstable_by(|one, other| one.pair_ns.total_cmp(&other.pair_ns));
+        Ok(rows.into_iter().next())
+    };
+    Ok([
+        fastest(callers.div_ceil(options.caller_sockets))?,
+        fastest(callers)?,
+    ])
+}
+
+fn check(options: &Options) -> Result<(), LimitError> {
+    let refused = |reason: &str| Err(LimitError::Options(reason.to_owned()));
+    if options.callers == 0 || options.caller_sockets == 0 {
+        return refused("there is nobody to send");
+    }
+    if options.seconds == 0 || options.runs == 0 {
+        return refused("nothing is measured in no time");
+    }
+    if options.core == options.peer_core {
+        return refused("--core and --peer-core are the same: callers would be measured too");
+    }
+    Ok(())
+}
+
+impl Report {
+    pub(crate) fn holds(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        simd_json::to_string(self).expect("numbers and names always have a JSON form")
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:12} {:6} sockets  {:5.0} ns a pair ({:.0} to {:.0})  {:7.0} pairs/s  {:6.0} participants  {:.3} % lost",
+            self.way.name(),
+            self.sockets,
+            self.pair_ns,
+            self.pair_ns_min,
+            self.pair_ns_max,
+            self.pairs_per_cpu_second,
+            self.participants_per_core,
+            self.lost * 1e2,
+        )?;
+        if self.echo_cpu > FULL {
+            write!(f, "  (the core was full)")?;
+        }
+        if self.callers_cpu > FULL {
+            write!(f, "  (the callers' core was full)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines: Vec<String> = self.rows.iter().map(Row::to_string).collect();
+        let missing = self.missing.iter();
+        lines.extend(missing.map(|(way, reason)| format!("{way:12} not to be had: {reason}")));
+        f.write_str(&lines.join("\n"))
+    }
+}
