@@ -217,11 +217,17 @@ impl Talk {
     }
 
     fn hear(&mut self, now: Instant) -> Result<(), CallError> {
-        let mut frame = [0; FRAME_LEN];
-        self.playout.fill(now, &mut self.session, &mut frame);
+        let Self {
+            playout, session, ..
+        } = self;
+        let frame = if playout.advance(now, session, FRAME_LEN, &mut Vec::new()) {
+            playout.frame(FRAME_LEN)
+        } else {
+            &[0; FRAME_LEN]
+        };
         self.recorder
             .as_mut()
-            .map_or(Ok(()), |recorder| recorder.write(&frame))
+            .map_or(Ok(()), |recorder| recorder.write(frame))
             .map_err(CallError::Wav)
     }
 

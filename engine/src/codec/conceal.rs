@@ -1,8 +1,12 @@
-//! Fills gaps left by lost packets, in the manner of ITU-T G.711 Appendix I.
+//! What was heard last, and how gaps left by lost packets are filled from it, in the manner of ITU-T G.711
+//! Appendix I.
 //!
 //! A gap is filled by repeating the last pitch period that was heard, fading to silence within
 //! `FADE_MS`; when packets come again, the repetition is cross-faded into them. A gap therefore
-//! neither clicks nor drones. State per talker is a short history; nothing is allocated after `new`.
+//! neither clicks nor drones.
+//!
+//! Frames are kept where they are put, in a ring, so that one without a gap is written once and not
+//! touched again: a core holds thousands of these. Nothing is allocated after `new`.
 
 /// The pitch of voices lies between 66 and 200 Hz (Appendix I searches the same range).
 const PITCH_HZ_MIN: u32 = 66;
@@ -14,52 +18,77 @@ const FADE_MS: u32 = 60;
 /// Overlap between the repetition and the packets that follow it.
 const CROSSFADE_MS: u32 = 4;
 
+/// What is remembered: frames of 10, 20 and 30 ms fit without a remainder.
+const RING_MS: u32 = 60;
+
 #[derive(Debug)]
 pub struct Concealer {
     rate: u32,
-    /// The newest samples that were played, oldest first: two of the longest pitch periods.
-    history: Vec<i16>,
+    ring: Box<[i16]>,
+    /// The newest frame ends here.
+    end: usize,
     /// Samples filled since the last packet; 0 while packets come.
     filled: usize,
-    /// The period being repeated, valid while `filled > 0`.
+    /// The pitch period that is repeated, valid while `filled > 0`, and room for the longest.
     period: usize,
+    repeated: Box<[i16]>,
 }
 
 impl Concealer {
     pub fn new(rate: u32) -> Self {
-        let history = vec![0; 2 * (rate / PITCH_HZ_MIN) as usize];
         Self {
             rate,
-            history,
+            ring: vec![0; (rate * RING_MS / 1_000) as usize].into(),
+            end: 0,
             filled: 0,
             period: 0,
+            repeated: vec![0; (rate / PITCH_HZ_MIN) as usize].into(),
         }
     }
 
-    /// A frame decoded from packets; its beginning is blended with the repetition if a gap ends here.
-    pub fn heard(&mut self, frame: &mut [i16]) {
+    /// Keeps a frame, no longer than 30 ms, that came from packets; its beginning is blended with the
+    /// repetition if a gap ends here.
+    pub fn hear(&mut self, frame: &[i16]) {
+        self.keep(frame);
         if self.filled > 0 {
             let overlap = ((self.rate * CROSSFADE_MS / 1_000) as usize).min(frame.len());
-            for (i, sample) in frame[..overlap].iter_mut().enumerate() {
+            let start = self.end - frame.len();
+            for i in 0..overlap {
                 let share = (i + 1) as f32 / (overlap + 1) as f32;
-                *sample =
-                    (f32::from(*sample) * share + self.next_repeated() * (1.0 - share)) as i16;
+                let repeated = self.next_repeated();
+                let sample = &mut self.ring[start + i];
+                *sample = (f32::from(*sample) * share + repeated * (1.0 - share)) as i16;
             }
             self.filled = 0;
         }
-        self.remember(frame);
     }
 
-    /// Fills `frame` for packets that did not come. False when only silence is left to give.
-    pub fn fill(&mut self, frame: &mut [i16]) -> bool {
+    /// Keeps a frame, no longer than 30 ms, some of which was filled.
+    pub fn keep(&mut self, frame: &[i16]) {
+        if self.end + frame.len() > self.ring.len() {
+            // At the end of the ring, unless the length of frames has changed.
+            self.ring.rotate_left(self.end % self.ring.len());
+            self.end = 0;
+        }
+        self.ring[self.end..][..frame.len()].copy_from_slice(frame);
+        self.end += frame.len();
+    }
+
+    /// The newest frame, `samples` long as it was.
+    pub fn newest(&self, samples: usize) -> &[i16] {
+        &self.ring[self.end - samples..self.end]
+    }
+
+    /// Fills `gap` for packets that did not come. False when only silence is left to give.
+    pub fn fill(&mut self, gap: &mut [i16]) -> bool {
         if self.filled >= self.fade_len() {
-            frame.fill(0);
+            gap.fill(0);
             return false;
         }
         if self.filled == 0 {
-            self.period = self.pitch_period();
+            self.find_period();
         }
-        for sample in frame {
+        for sample in gap {
             *sample = self.next_repeated() as i16;
         }
         true
@@ -67,7 +96,7 @@ impl Concealer {
 
     /// Forgets everything: a new sender, or a pause so long that nothing before it matters.
     pub fn reset(&mut self) {
-        self.history.fill(0);
+        self.ring.fill(0);
         self.filled = 0;
     }
 
@@ -76,33 +105,25 @@ impl Concealer {
     }
 
     fn next_repeated(&mut self) -> f32 {
-        let start = self.history.len() - self.period;
-        let sample = self.history[start + self.filled % self.period];
+        let sample = self.repeated[self.filled % self.period];
         let fade = 1.0 - self.filled as f32 / self.fade_len() as f32;
         self.filled += 1;
         f32::from(sample) * fade.max(0.0)
     }
 
-    fn remember(&mut self, frame: &[i16]) {
-        let keep = self.history.len();
-        if frame.len() >= keep {
-            self.history.copy_from_slice(&frame[frame.len() - keep..]);
-        } else {
-            self.history.copy_within(frame.len().., 0);
-            self.history[keep - frame.len()..].copy_from_slice(frame);
-        }
-    }
-
-    /// The lag at which the newest samples look most like those before them (normalised correlation).
-    fn pitch_period(&self) -> usize {
+    /// Takes what is to be repeated: the lag at which the newest samples look most like those before them
+    /// (normalised correlation).
+    fn find_period(&mut self) {
+        // Oldest first, so that what is compared lies in a row.
+        self.ring.rotate_left(self.end % self.ring.len());
+        self.end = self.ring.len();
         let shortest = (self.rate / PITCH_HZ_MAX) as usize;
-        let longest = (self.rate / PITCH_HZ_MIN) as usize;
-        let (older, newest) = self.history.split_at(self.history.len() - longest);
-        debug_assert_eq!(older.len(), longest);
+        let longest = self.repeated.len();
+        let newest = &self.ring[self.end - longest..];
         let mut best = (longest, f32::MIN);
         for lag in shortest..=longest {
-            let start = self.history.len() - longest - lag;
-            let earlier = &self.history[start..start + longest];
+            let start = self.end - longest - lag;
+            let earlier = &self.ring[start..start + longest];
             let mut correlation = 0.0;
             let mut energy = 1.0;
             for (&a, &b) in newest.iter().zip(earlier) {
@@ -114,7 +135,8 @@ impl Concealer {
                 best = (lag, score);
             }
         }
-        best.0
+        self.period = best.0;
+        self.repeated[..self.period].copy_from_slice(&self.ring[self.end - self.period..]);
     }
 }
 
@@ -138,7 +160,7 @@ mod tests {
     fn warmed(hz: f32) -> Concealer {
         let mut concealer = Concealer::new(RATE);
         for frame in 0..5 {
-            concealer.heard(&mut tone(hz, frame * 160, 160));
+            concealer.hear(&tone(hz, frame * 160, 160));
         }
         concealer
     }
@@ -147,9 +169,27 @@ mod tests {
     fn packets_without_gaps_are_untouched() {
         let mut concealer = warmed(100.0);
         let original = tone(100.0, 800, 160);
-        let mut frame = original.clone();
-        concealer.heard(&mut frame);
-        assert_eq!(frame, original);
+        concealer.hear(&original);
+        assert_eq!(concealer.newest(160), original);
+    }
+
+    #[test]
+    fn frames_of_changing_length_are_remembered_in_order() {
+        let mut concealer = Concealer::new(RATE);
+        let mut from = 0;
+        // 125 Hz, kept in frames that leave remainders at the end of the ring.
+        for len in [160, 80, 160, 160, 80, 80, 80, 160, 240, 160, 80] {
+            let frame = tone(125.0, from, len);
+            concealer.hear(&frame);
+            assert_eq!(concealer.newest(len), frame);
+            from += len;
+        }
+        let mut gap = [0; 160];
+        assert!(concealer.fill(&mut gap));
+        for (i, (&got, want)) in gap.iter().zip(tone(125.0, from, 160)).enumerate() {
+            let faded = f32::from(want) * (1.0 - i as f32 / 480.0);
+            assert!((f32::from(got) - faded).abs() < 100.0, "sample {i}");
+        }
     }
 
     #[test]
@@ -181,8 +221,8 @@ mod tests {
         let mut gap = vec![0; 160];
         concealer.fill(&mut gap);
         // The stream goes on with another phase than the repetition had.
-        let mut after = tone(125.0, 1_003, 160);
-        concealer.heard(&mut after);
+        concealer.hear(&tone(125.0, 1_003, 160));
+        let after = concealer.newest(160).iter().copied();
         let all: Vec<i16> = gap.into_iter().chain(after).collect();
         let step_of_tone = 8_000.0 * std::f32::consts::TAU * 125.0 / RATE as f32;
         for pair in all.windows(2) {

@@ -19,8 +19,8 @@ pub struct Playout {
     receives: Vec<(u8, Codec)>,
     decoder: Option<(Codec, Box<dyn Decode>)>,
     concealer: Concealer,
-    /// Decoded and not asked for yet.
-    pcm: Vec<i16>,
+    /// Decoded and not asked for yet: nothing, as long as packets and frames are equally long.
+    rest: Vec<i16>,
     /// Samples of a loss that are still to be filled.
     gap: usize,
 }
@@ -32,17 +32,25 @@ impl Playout {
             receives,
             decoder: None,
             concealer: Concealer::new(SAMPLE_RATE),
-            pcm: Vec::with_capacity(2 * rtp::PAYLOAD_LEN_MAX),
+            rest: Vec::new(),
             gap: 0,
         }
     }
 
-    /// Fills `frame` with what is due now. False when there is nothing to be heard: the frame is then
-    /// silent.
-    pub fn fill(&mut self, now: Instant, session: &mut Session, frame: &mut [i16]) -> bool {
+    /// Makes the next frame of so many samples: what is due now. False when there is nothing to be heard
+    /// and the frame stays the one before. `pcm` is working memory, the same for many.
+    pub fn advance(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        samples: usize,
+        pcm: &mut Vec<i16>,
+    ) -> bool {
+        pcm.clear();
+        pcm.append(&mut self.rest);
         let mut concealed = false;
-        while self.pcm.len() < frame.len() {
-            let missing = frame.len() - self.pcm.len();
+        while pcm.len() < samples {
+            let missing = samples - pcm.len();
             if self.gap == 0 {
                 match session.pop(now) {
                     Popped::Frame {
@@ -50,7 +58,7 @@ impl Playout {
                         payload_type,
                         ..
                     } => {
-                        self.decode(payload_type, payload);
+                        self.decode(payload_type, payload, pcm);
                         continue;
                     }
                     Popped::Lost { ticks } => self.gap = ticks as usize,
@@ -59,27 +67,32 @@ impl Playout {
             }
             let gap = self.gap.min(missing);
             self.gap -= gap;
-            let gap = &mut frame[..gap];
-            let audible = self.concealer.fill(gap);
-            if !audible && !concealed && self.pcm.is_empty() && gap.len() == missing {
-                frame.fill(0);
+            let start = pcm.len();
+            pcm.resize(start + gap, 0);
+            let audible = self.concealer.fill(&mut pcm[start..]);
+            if !audible && !concealed && start == 0 && gap == missing {
                 return false;
             }
             concealed = true;
-            self.pcm.extend_from_slice(gap);
         }
-        let len = frame.len();
-        frame.copy_from_slice(&self.pcm[..len]);
-        self.pcm.drain(..len);
-        if !concealed {
-            self.concealer.heard(frame);
+        self.rest.extend_from_slice(&pcm[samples..]);
+        let frame = &pcm[..samples];
+        if concealed {
+            self.concealer.keep(frame);
+        } else {
+            self.concealer.hear(frame);
         }
         true
     }
 
+    /// The newest frame, `samples` long as it was made.
+    pub fn frame(&self, samples: usize) -> &[i16] {
+        self.concealer.newest(samples)
+    }
+
     /// Another sender begins.
     pub fn reset(&mut self) {
-        self.pcm.clear();
+        self.rest.clear();
         self.gap = 0;
         self.concealer.reset();
     }
@@ -89,7 +102,7 @@ impl Playout {
         self.receives = receives;
     }
 
-    fn decode(&mut self, payload_type: u8, payload: &[u8]) {
+    fn decode(&mut self, payload_type: u8, payload: &[u8], pcm: &mut Vec<i16>) {
         let Some(&(_, codec)) = self
             .receives
             .iter()
@@ -101,6 +114,6 @@ impl Playout {
             Some(known) if known.0 == codec => known,
             other => other.insert((codec, codec.decoder(self.kernels))),
         };
-        decoder.decode(payload, &mut self.pcm);
+        decoder.decode(payload, pcm);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mixer_simd::Kernels;
 use rtp::{RtcpReceived, Session, Stats};
 
-use super::{Activity, FRAME_LEN_MAX};
+use super::Activity;
 use crate::codec::playout::Playout;
 use crate::codec::{Codec, Encode};
 use crate::io::SocketId;
@@ -54,8 +54,7 @@ pub struct Member {
     playout: Playout,
     /// His own encoder, used while he talks: then his mix is his alone.
     pub(super) encoder: Box<dyn Encode>,
-    /// His samples in this tick; valid when `has_frame`.
-    frame: Box<[i16; FRAME_LEN_MAX]>,
+    /// The playout's frame is of this tick.
     has_frame: bool,
     /// Encoded frames waiting until a packet of his ptime is full.
     pub(super) pending: Vec<u8>,
@@ -95,7 +94,6 @@ impl Member {
             playout: Playout::new(kernels, leg.receives.clone()),
             encoder: leg.codec.encoder(kernels),
             leg,
-            frame: Box::new([0; FRAME_LEN_MAX]),
             has_frame: false,
             pending: Vec::new(),
             pending_for: Duration::ZERO,
@@ -210,7 +208,7 @@ impl Member {
 
     /// His samples of this tick; only of meaning while he [`speaks`](Self::speaks).
     pub(super) fn frame(&self, samples: usize) -> &[i16] {
-        &self.frame[..samples]
+        self.playout.frame(samples)
     }
 
     /// He has something to be heard in this tick, and it is speech.
@@ -228,11 +226,20 @@ impl Member {
     }
 
     /// Takes this tick's samples out of the jitter buffer and judges them.
-    pub(super) fn hear(&mut self, now: Instant, samples: usize, kernels: &Kernels) {
-        let frame = &mut self.frame[..samples];
-        self.has_frame = self.leg.heard && self.playout.fill(now, &mut self.session, frame);
+    /// `pcm` is working memory.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        samples: usize,
+        kernels: &Kernels,
+        pcm: &mut Vec<i16>,
+    ) {
+        let Self {
+            playout, session, ..
+        } = self;
+        self.has_frame = self.leg.heard && playout.advance(now, session, samples, pcm);
         let level = if self.has_frame {
-            mixer_simd::level_dbov(kernels.energy(frame), samples)
+            mixer_simd::level_dbov(kernels.energy(playout.frame(samples)), samples)
         } else {
             Activity::SILENCE
         };

@@ -13,7 +13,9 @@ use crate::io::{MediaIo, Payload};
 
 /// Working memory of a shard's ticks: what the rooms that are due leave from one step to the next.
 pub struct Mixer {
-    kernels: Kernels,
+    pub(super) kernels: Kernels,
+    /// What one member's packets hold.
+    pub(super) decoded: Vec<i16>,
     total: [i32; FRAME_LEN_MAX],
     own: [i32; FRAME_LEN_MAX],
     pcm: Vec<i16>,
@@ -24,6 +26,7 @@ impl Mixer {
     pub fn new(kernels: Kernels) -> Self {
         Self {
             kernels,
+            decoded: Vec::new(),
             total: [0; FRAME_LEN_MAX],
             own: [0; FRAME_LEN_MAX],
             pcm: Vec::new(),

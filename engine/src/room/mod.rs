@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use mixer_simd::{Kernels, Limiter};
+use mixer_simd::Limiter;
 use slab::Slab;
 
 use crate::codec::{Codec, Encode, SAMPLE_RATE};
@@ -159,12 +159,12 @@ impl Room {
     }
 
     /// Takes this tick's samples out of everybody's jitter buffer, and judges who speaks.
-    pub fn hear(&mut self, now: Instant, kernels: &Kernels) {
+    pub fn hear(&mut self, now: Instant, mixer: &mut Mixer) {
         #[cfg(test)]
         assert!(!std::mem::take(&mut self.panics_on_next_tick), "told to");
         let samples = self.samples();
         for (_, member) in &mut self.members {
-            member.hear(now, samples, kernels);
+            member.hear(now, samples, &mixer.kernels, &mut mixer.decoded);
         }
     }
 

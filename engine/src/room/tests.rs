@@ -157,7 +157,7 @@ impl Scene {
             let mut counts = Counts::default();
             self.room.begin(self.now).expect("it is due");
             self.mixer.clear();
-            self.room.hear(self.now, self.mixer.kernels());
+            self.room.hear(self.now, &mut self.mixer);
             self.room.select(talkers_max);
             self.room.mix(&mut self.mixer);
             self.room.encode(&mut self.mixer, &mut self.net);

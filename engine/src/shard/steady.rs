@@ -150,7 +150,7 @@ fn a_steady_conference_allocates_nothing() {
         media_timeout: Some(Duration::from_secs(30)),
     };
     let io = BatchIo::new().unwrap();
-    let ports = Ports::new(35_000..=35_999, 0, 1);
+    let ports = Ports::new(15_000..=15_999, 0, 1);
     let mut stage = Stage::new(start, io, ports, Kernels::detect(), &config);
     let mut phones = Vec::new();
     for (room, ptimes) in [("plain", [20, 20, 20]), ("mixed", [10, 20, 60])] {

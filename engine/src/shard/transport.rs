@@ -567,6 +567,7 @@ mod tests {
 
     impl Scene {
         fn new(ports: std::ops::RangeInclusive<u16>) -> Self {
+            // Below those that the kernel hands out by itself.
             let ports = Ports::new(ports, 0, 1);
             Self {
                 io: BatchIo::new().unwrap(),
@@ -618,7 +619,7 @@ mod tests {
 
     #[test]
     fn callers_who_can_be_told_apart_share_a_transport() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let a = scene.place("203.0.113.1:4000");
         let b = scene.place("203.0.113.1:4002");
         let c = scene.place("203.0.113.2:4000");
@@ -641,7 +642,7 @@ mod tests {
 
     #[test]
     fn nobody_shares_when_told_not_to() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         scene.transports.shared = false;
         let a = scene.place("203.0.113.1:4000");
         let b = scene.place("203.0.113.2:4000");
@@ -650,7 +651,7 @@ mod tests {
 
     #[test]
     fn callers_of_one_address_do_not() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let a = scene.place("203.0.113.1:4000");
         let b = scene.place("203.0.113.1:4000");
         assert_ne!(a.1, b.1);
@@ -667,7 +668,7 @@ mod tests {
 
     #[test]
     fn behind_nats_one_at_a_time_is_looked_for() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let a = scene.place("192.168.1.2:4000");
         let b = scene.place("192.168.1.3:4000");
         assert_ne!(a.1, b.1, "either may come from anywhere");
@@ -682,7 +683,7 @@ mod tests {
 
     #[test]
     fn a_caller_who_sends_from_another_port_is_found_when_only_he_can_be_meant() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let a = scene.place("203.0.113.1:4000");
         let b = scene.place("203.0.113.1:4002");
         assert_eq!(a.1, b.1);
@@ -693,7 +694,7 @@ mod tests {
 
     #[test]
     fn who_moved_is_found_by_his_source_or_because_he_is_the_only_one() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let callers = ["203.0.113.1:4000", "203.0.113.2:4000", "203.0.113.3:4000"]
             .map(|from| (scene.place(from), from));
         for (who, from) in callers {
@@ -723,7 +724,7 @@ mod tests {
 
     #[test]
     fn what_a_caller_who_hung_up_still_sends_is_no_newcomers_voice() {
-        let mut scene = Scene::new(35_000..=35_001);
+        let mut scene = Scene::new(14_000..=14_001);
         let gone = scene.place("203.0.113.1:4000");
         scene.hear(gone, "203.0.113.1:4000");
         scene.leave(gone);
@@ -743,7 +744,7 @@ mod tests {
 
     #[test]
     fn a_new_sdp_moves_the_claim_unless_it_is_somebody_elses() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let a = scene.place("203.0.113.1:4000");
         let b = scene.place("203.0.113.2:4000");
         scene.hear(a, "203.0.113.1:4000");
@@ -768,7 +769,7 @@ mod tests {
 
     #[test]
     fn ports_come_back_and_not_all_of_them_stay_open() {
-        let mut scene = Scene::new(36_000..=37_999);
+        let mut scene = Scene::new(10_000..=11_999);
         let free = scene.transports.free();
         let callers: Vec<_> = (0..IDLE_MAX + 50)
             .map(|_| scene.place("203.0.113.1:4000"))
@@ -786,7 +787,7 @@ mod tests {
 
     #[test]
     fn seats_end_with_the_buffer() {
-        let mut scene = Scene::new(35_000..=35_999);
+        let mut scene = Scene::new(12_000..=12_999);
         let first = scene.place("203.0.113.1:1");
         let most = scene.transports.transports[first.1.0 as usize].seats_max;
         assert!((1..=SEATS_MAX).contains(&most));
