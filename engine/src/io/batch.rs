@@ -13,7 +13,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::mmsg::{BATCH, Inbox, Outgoing, Sender};
+use super::mmsg::{BATCH, Inbox, Outgoing, Sender, Wanted};
 use super::{Arena, Arrival, Flushed, HARVEST_MAX, MediaIo, Payload, SocketId, Token};
 
 /// Sockets reported by one `epoll_wait`.
@@ -35,6 +35,7 @@ pub struct BatchIo {
 struct Socket {
     socket: UdpSocket,
     token: Token,
+    wanted: Wanted,
     ready: bool,
     queue: Vec<Queued>,
 }
@@ -42,8 +43,7 @@ struct Socket {
 #[derive(Clone, Copy)]
 struct Queued {
     to: SocketAddr,
-    header: Payload,
-    payload: Payload,
+    datagram: Payload,
 }
 
 impl BatchIo {
@@ -58,6 +58,27 @@ impl BatchIo {
             sending: Vec::new(),
             sender: Sender::new(),
         })
+    }
+
+    fn add(&mut self, socket: UdpSocket, token: Token, wanted: Wanted) -> io::Result<SocketId> {
+        socket.set_nonblocking(true)?;
+        let entry = self.sockets.vacant_entry();
+        let id =
+            SocketId(u32::try_from(entry.key()).map_err(|_| io::Error::other("too many sockets"))?);
+        epoll::add(
+            &self.epoll,
+            &socket,
+            epoll::EventData::new_u64(id.0.into()),
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )?;
+        entry.insert(Socket {
+            socket,
+            token,
+            wanted,
+            ready: false,
+            queue: Vec::new(),
+        });
+        Ok(id)
     }
 
     /// Adds the sockets that the kernel reports to those that are ready.
@@ -91,27 +112,11 @@ impl BatchIo {
 
 impl MediaIo for BatchIo {
     fn open(&mut self, address: SocketAddr, token: Token) -> io::Result<SocketId> {
-        self.adopt(super::media_socket(address)?, token)
+        self.add(super::media_socket(address)?, token, Wanted::Media)
     }
 
     fn adopt(&mut self, socket: UdpSocket, token: Token) -> io::Result<SocketId> {
-        socket.set_nonblocking(true)?;
-        let entry = self.sockets.vacant_entry();
-        let id =
-            SocketId(u32::try_from(entry.key()).map_err(|_| io::Error::other("too many sockets"))?);
-        epoll::add(
-            &self.epoll,
-            &socket,
-            epoll::EventData::new_u64(id.0.into()),
-            epoll::EventFlags::IN | epoll::EventFlags::ET,
-        )?;
-        entry.insert(Socket {
-            socket,
-            token,
-            ready: false,
-            queue: Vec::new(),
-        });
-        Ok(id)
+        self.add(socket, token, Wanted::Any)
     }
 
     fn close(&mut self, socket: SocketId) {
@@ -135,7 +140,7 @@ impl MediaIo for BatchIo {
             .map_or(0, |socket| super::receive_buffer(&socket.socket))
     }
 
-    fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()> {
+    fn harvest(&mut self, arrived: &mut dyn FnMut(&[Arrival<'_>])) -> io::Result<()> {
         self.poll()?;
         let Self {
             sockets,
@@ -149,7 +154,7 @@ impl MediaIo for BatchIo {
                 return false;
             };
             while left > 0 {
-                let received = match inbox.receive(socket.socket.as_fd()) {
+                let received = match inbox.receive(socket.socket.as_fd(), socket.wanted) {
                     Ok(received) => received,
                     Err(error) => {
                         // Empty; or an error of an earlier datagram, which is thereby cleared.
@@ -157,15 +162,7 @@ impl MediaIo for BatchIo {
                         return socket.ready;
                     }
                 };
-                for index in 0..received {
-                    if let Some((from, datagram)) = inbox.datagram(index) {
-                        arrived(Arrival {
-                            token: socket.token,
-                            from,
-                            datagram,
-                        });
-                    }
-                }
+                inbox.show(socket.token, arrived);
                 left = left.saturating_sub(received);
                 if received < BATCH {
                     socket.ready = false;
@@ -192,8 +189,7 @@ impl MediaIo for BatchIo {
         }
         entry.queue.push(Queued {
             to,
-            header: self.arena.put(header),
-            payload,
+            datagram: self.arena.join(header, payload),
         });
     }
 
@@ -212,7 +208,7 @@ impl MediaIo for BatchIo {
             };
             let outgoing = socket.queue.iter().map(|queued| Outgoing {
                 to: queued.to,
-                pieces: [arena.piece(queued.header), arena.piece(queued.payload)],
+                datagram: arena.piece(queued.datagram),
             });
             let sent = sender.send(socket.socket.as_fd(), outgoing);
             flushed.sent += sent;

@@ -9,14 +9,16 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::DATAGRAM_LEN_MAX;
+use arrayvec::ArrayVec;
+
+use super::{Arrival, DATAGRAM_LEN_MAX, MEDIA_LEN_MAX, TOGETHER_MAX, Token};
 
 /// Datagrams for one call. More gain nothing: at 64 the call itself costs each of them 2 ns.
-pub(super) const BATCH: usize = 64;
+pub(super) const BATCH: usize = TOGETHER_MAX;
 
 /// Where the first bytes of a datagram go; all of it, unless it is a long SIP message. Not a power of
 /// two, or all slots would compete for the same few sets of the cache.
-const SLOT_LEN: usize = 2_240;
+const SLOT_LEN: usize = MEDIA_LEN_MAX;
 const REST_LEN: usize = DATAGRAM_LEN_MAX - SLOT_LEN;
 
 /// Lets the kernel leave out what only serves fragments of datagrams: media fit every path, so they go
@@ -121,7 +123,19 @@ pub(super) struct Inbox {
     _pieces: Box<[[libc::iovec; 2]]>,
     /// A long datagram put together.
     whole: Vec<u8>,
+    /// How much of a datagram is wanted, now: its slot, or its rest too.
+    wanted: Wanted,
     used: usize,
+}
+
+/// How long datagrams of a socket may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Up to [`MEDIA_LEN_MAX`]. The kernel takes in one piece of memory for each datagram much quicker
+    /// than two.
+    Media,
+    /// As long as there are.
+    Any,
 }
 
 impl Inbox {
@@ -152,18 +166,28 @@ impl Inbox {
             rests,
             _pieces: pieces,
             whole: Vec::new(),
+            wanted: Wanted::Any,
             used: BATCH,
         }
     }
 
     /// Takes in what waits in the socket's buffer; returns how many that were. Fewer than [`BATCH`]
     /// means that there were no more.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wanted: Wanted) -> io::Result<usize> {
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            for message in &mut self.messages {
+                message.msg_hdr.msg_iovlen = match wanted {
+                    Wanted::Media => 1,
+                    Wanted::Any => 2,
+                };
+            }
+        }
         for message in &mut self.messages[..self.used] {
             message.msg_hdr.msg_namelen = size_of::<Name>() as libc::socklen_t;
         }
         self.used = 0;
-        // SAFETY: each message leads to a name, two pieces and their memory, all owned by `self` behind
+        // SAFETY: each message leads to a name, one or two pieces and their memory, all owned by `self` behind
         // boxes that are never replaced, and `self` is borrowed for the whole call.
         let received = unsafe {
             libc::recvmmsg(
@@ -178,33 +202,73 @@ impl Inbox {
         Ok(self.used)
     }
 
-    /// The datagram at `index` of those received last; None if its sender cannot be told.
-    pub(super) fn datagram(&mut self, index: usize) -> Option<(SocketAddr, &[u8])> {
-        let len = self.messages[..self.used][index].msg_len as usize;
-        let from = self.names[index].get()?;
-        let slot = &self.slots[index * SLOT_LEN..][..SLOT_LEN];
-        if len <= SLOT_LEN {
-            return Some((from, &slot[..len]));
+    /// Shows the datagrams received last, in their order: long ones each for itself. One that was longer
+    /// than wanted, or whose sender cannot be told, is left out.
+    pub(super) fn show(&mut self, token: Token, arrived: &mut dyn FnMut(&[Arrival<'_>])) {
+        let mut next = 0;
+        while next < self.used {
+            let mut together = ArrayVec::<Arrival<'_>, BATCH>::new();
+            while next < self.used && self.len(next) <= SLOT_LEN {
+                if !self.is_truncated(next)
+                    && let Some(from) = self.names[next].get()
+                {
+                    let datagram = &self.slots[next * SLOT_LEN..][..self.len(next)];
+                    together.push(Arrival {
+                        token,
+                        from,
+                        datagram,
+                    });
+                }
+                next += 1;
+            }
+            if !together.is_empty() {
+                arrived(&together);
+            }
+            drop(together);
+            if next < self.used {
+                self.show_long(next, token, arrived);
+                next += 1;
+            }
         }
-        let rest = &self.rests[index * REST_LEN..][..(len - SLOT_LEN).min(REST_LEN)];
+    }
+
+    fn show_long(&mut self, index: usize, token: Token, arrived: &mut dyn FnMut(&[Arrival<'_>])) {
+        let Some(from) = self.names[index].get() else {
+            return;
+        };
+        let rest = (self.len(index) - SLOT_LEN).min(REST_LEN);
         self.whole.clear();
-        self.whole.extend_from_slice(slot);
-        self.whole.extend_from_slice(rest);
-        Some((from, &self.whole))
+        self.whole
+            .extend_from_slice(&self.slots[index * SLOT_LEN..][..SLOT_LEN]);
+        self.whole
+            .extend_from_slice(&self.rests[index * REST_LEN..][..rest]);
+        arrived(&[Arrival {
+            token,
+            from,
+            datagram: &self.whole,
+        }]);
+    }
+
+    fn is_truncated(&self, index: usize) -> bool {
+        self.messages[index].msg_hdr.msg_flags & libc::MSG_TRUNC != 0
+    }
+
+    fn len(&self, index: usize) -> usize {
+        self.messages[index].msg_len as usize
     }
 }
 
-/// One datagram to send: its pieces in order, and where to.
+/// One datagram to send, and where to.
 pub(super) struct Outgoing<'a> {
     pub(super) to: SocketAddr,
-    pub(super) pieces: [&'a [u8]; 2],
+    pub(super) datagram: &'a [u8],
 }
 
 /// Sends up to [`BATCH`] datagrams at a time.
 pub(super) struct Sender {
     messages: Box<[libc::mmsghdr]>,
     names: Box<[Name]>,
-    pieces: Box<[[libc::iovec; 2]]>,
+    pieces: Box<[libc::iovec]>,
 }
 
 impl Sender {
@@ -212,7 +276,7 @@ impl Sender {
         Self {
             messages: messages(),
             names: vec![Name::empty(); BATCH].into_boxed_slice(),
-            pieces: vec![[EMPTY; 2]; BATCH].into_boxed_slice(),
+            pieces: vec![EMPTY; BATCH].into_boxed_slice(),
         }
     }
 
@@ -238,16 +302,16 @@ impl Sender {
 
     fn fill(&mut self, index: usize, outgoing: &Outgoing<'_>) {
         let name = &mut self.names[index];
-        let pieces = &mut self.pieces[index];
-        *pieces = outgoing.pieces.map(|piece| libc::iovec {
-            iov_base: piece.as_ptr().cast_mut().cast(),
-            iov_len: piece.len(),
-        });
+        let piece = &mut self.pieces[index];
+        *piece = libc::iovec {
+            iov_base: outgoing.datagram.as_ptr().cast_mut().cast(),
+            iov_len: outgoing.datagram.len(),
+        };
         let header = &mut self.messages[index].msg_hdr;
         header.msg_namelen = name.set(outgoing.to);
         header.msg_name = ptr::from_mut(name).cast();
-        header.msg_iov = pieces.as_mut_ptr();
-        header.msg_iovlen = pieces.len() as _;
+        header.msg_iov = piece;
+        header.msg_iovlen = 1;
     }
 
     fn send_filled(&mut self, socket: BorrowedFd<'_>, filled: usize) -> u64 {
@@ -255,8 +319,8 @@ impl Sender {
         let mut next = 0;
         while next < filled {
             let messages = &mut self.messages[next..filled];
-            // SAFETY: `fill` has just pointed each of these messages to a name and pieces of `self`, and
-            // the pieces to bytes that the iterator of our only caller lends until `send` returns. The
+            // SAFETY: `fill` has just pointed each of these messages to a name and a piece of `self`, and
+            // the piece to bytes that the iterator of our only caller lends until `send` returns. The
             // kernel only reads them.
             let taken = unsafe {
                 libc::sendmmsg(

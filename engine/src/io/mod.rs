@@ -26,9 +26,16 @@ mod tests;
 /// obliges us to accept SIP messages up to that size.
 pub const DATAGRAM_LEN_MAX: usize = 65_535;
 
+/// Longest datagram of media: what fits an Ethernet frame, and some more.
+pub const MEDIA_LEN_MAX: usize = 2_240;
+
 /// Datagrams taken in by one [`MediaIo::harvest`], so that a flood delays a tick by a bounded time
 /// (about 4 ms at 1 µs each) instead of starving it. The rest waits in the sockets' buffers.
 pub const HARVEST_MAX: usize = 4_096;
+
+/// Datagrams shown together at most. Who looks at them twice, first for what each will need, lets the
+/// processor fetch that for all of them at the same time.
+pub const TOGETHER_MAX: usize = 64;
 
 /// What a media socket asks the kernel to hold for it, each way. Linux grants `net.core.rmem_max` and
 /// `wmem_max` at most, 208 KiB where nobody has raised them.
@@ -36,7 +43,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 
 /// A socket that the I/O layer owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SocketId(pub(crate) u32);
+pub struct SocketId(pub u32);
 
 /// What the owner of a socket wants to be told with each datagram; the I/O layer does not look inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +57,7 @@ pub struct Payload {
 }
 
 /// One datagram, valid only during the call that shows it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
     pub token: Token,
     pub from: SocketAddr,
@@ -67,7 +74,8 @@ pub struct Flushed {
 
 /// Datagrams in and out, a turn at a time.
 pub trait MediaIo {
-    /// Binds a socket to `address`; every datagram that arrives there is shown with `token`.
+    /// Binds a socket for media to `address`; every datagram that arrives there is shown with `token`, but
+    /// for those longer than [`MEDIA_LEN_MAX`].
     fn open(&mut self, address: SocketAddr, token: Token) -> io::Result<SocketId>;
 
     /// Takes over a socket bound elsewhere (the SIP sockets, bound before the shards start).
@@ -85,13 +93,15 @@ pub trait MediaIo {
     /// bookkeeping included.
     fn receive_buffer(&self, socket: SocketId) -> usize;
 
-    /// Shows up to [`HARVEST_MAX`] datagrams that arrived since the last call. Never waits.
-    fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()>;
+    /// Shows up to [`HARVEST_MAX`] datagrams that arrived since the last call, as many at a time as there
+    /// are together, but no more than [`TOGETHER_MAX`]. Never waits.
+    fn harvest(&mut self, arrived: &mut dyn FnMut(&[Arrival<'_>])) -> io::Result<()>;
 
     /// Puts a payload in the send arena once, for any number of [`queue`](Self::queue) calls.
     fn share(&mut self, payload: &[u8]) -> Payload;
 
-    /// Queues one datagram made of `header` and a shared payload.
+    /// Queues one datagram made of `header` and a copy of a shared payload: copying 160 bytes costs less
+    /// than having the kernel gather two pieces.
     fn queue(&mut self, socket: SocketId, to: SocketAddr, header: &[u8], payload: Payload);
 
     /// Sends all that was queued and empties the arena.
@@ -115,12 +125,12 @@ fn receive_buffer(socket: &UdpSocket) -> usize {
 /// Send arena common to all implementations: payloads and headers of one turn in one buffer, so that
 /// a turn allocates only while it is the largest so far.
 #[derive(Debug, Default)]
-pub(crate) struct Arena {
+pub struct Arena {
     bytes: Vec<u8>,
 }
 
 impl Arena {
-    pub(crate) fn put(&mut self, piece: &[u8]) -> Payload {
+    pub fn put(&mut self, piece: &[u8]) -> Payload {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(piece);
         Payload {
@@ -129,11 +139,23 @@ impl Arena {
         }
     }
 
-    pub(crate) fn piece(&self, payload: Payload) -> &[u8] {
+    /// Puts a datagram of a header and a payload that is here already.
+    pub fn join(&mut self, header: &[u8], payload: Payload) -> Payload {
+        let datagram = self.put(header);
+        let start = payload.start as usize;
+        self.bytes
+            .extend_from_within(start..start + payload.len as usize);
+        Payload {
+            len: datagram.len + payload.len,
+            ..datagram
+        }
+    }
+
+    pub fn piece(&self, payload: Payload) -> &[u8] {
         &self.bytes[payload.start as usize..][..payload.len as usize]
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.bytes.clear();
     }
 }

@@ -1,21 +1,22 @@
 //! [`MediaIo`] on ordinary system calls: one epoll set per shard says which sockets have something,
-//! `recvfrom` and `sendmsg` do the rest.
+//! `recvfrom` and `sendto` do the rest.
 //!
 //! The readable twin that any faster implementation is measured against. A socket is read once per
 //! report: epoll is level-triggered, so what is left is reported again in the same harvest, and the
 //! read that would only say "empty" is never made.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{RecvFlags, SendFlags};
 use slab::Slab;
 
 use super::{
-    Arena, Arrival, DATAGRAM_LEN_MAX, Flushed, HARVEST_MAX, MediaIo, Payload, SocketId, Token,
+    Arena, Arrival, DATAGRAM_LEN_MAX, Flushed, HARVEST_MAX, MEDIA_LEN_MAX, MediaIo, Payload,
+    SocketId, Token,
 };
 
 /// Sockets reported by one `epoll_wait`; 12 KiB of events, and few calls even with every socket ready.
@@ -34,14 +35,14 @@ pub struct PlainIo {
 struct Socket {
     socket: UdpSocket,
     token: Token,
+    len_max: usize,
 }
 
 #[derive(Debug)]
 struct Queued {
     socket: SocketId,
     to: SocketAddr,
-    header: Payload,
-    payload: Payload,
+    datagram: Payload,
 }
 
 impl PlainIo {
@@ -56,22 +57,36 @@ impl PlainIo {
         })
     }
 
+    fn add(&mut self, socket: UdpSocket, token: Token, len_max: usize) -> io::Result<SocketId> {
+        socket.set_nonblocking(true)?;
+        let entry = self.sockets.vacant_entry();
+        let id =
+            SocketId(u32::try_from(entry.key()).map_err(|_| io::Error::other("too many sockets"))?);
+        epoll::add(
+            &self.epoll,
+            &socket,
+            epoll::EventData::new_u64(id.0.into()),
+            epoll::EventFlags::IN,
+        )?;
+        entry.insert(Socket {
+            socket,
+            token,
+            len_max,
+        });
+        Ok(id)
+    }
+
     fn send(&self, queued: &Queued) -> rustix::io::Result<()> {
         // A socket closed later in the turn that queued to it has nothing more to say.
         let Some(socket) = self.sockets.get(queued.socket.0 as usize) else {
             return Ok(());
         };
-        let pieces = [
-            IoSlice::new(self.arena.piece(queued.header)),
-            IoSlice::new(self.arena.piece(queued.payload)),
-        ];
         let send = || {
-            rustix::net::sendmsg_addr(
+            rustix::net::sendto(
                 &socket.socket,
-                &queued.to,
-                &pieces,
-                &mut SendAncillaryBuffer::default(),
+                self.arena.piece(queued.datagram),
                 SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+                &queued.to,
             )
         };
         match send() {
@@ -84,22 +99,11 @@ impl PlainIo {
 
 impl MediaIo for PlainIo {
     fn open(&mut self, address: SocketAddr, token: Token) -> io::Result<SocketId> {
-        self.adopt(super::media_socket(address)?, token)
+        self.add(super::media_socket(address)?, token, MEDIA_LEN_MAX)
     }
 
     fn adopt(&mut self, socket: UdpSocket, token: Token) -> io::Result<SocketId> {
-        socket.set_nonblocking(true)?;
-        let entry = self.sockets.vacant_entry();
-        let id =
-            SocketId(u32::try_from(entry.key()).map_err(|_| io::Error::other("too many sockets"))?);
-        epoll::add(
-            &self.epoll,
-            &socket,
-            epoll::EventData::new_u64(id.0.into()),
-            epoll::EventFlags::IN,
-        )?;
-        entry.insert(Socket { socket, token });
-        Ok(id)
+        self.add(socket, token, DATAGRAM_LEN_MAX)
     }
 
     fn close(&mut self, socket: SocketId) {
@@ -121,7 +125,7 @@ impl MediaIo for PlainIo {
             .map_or(0, |socket| super::receive_buffer(&socket.socket))
     }
 
-    fn harvest(&mut self, arrived: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()> {
+    fn harvest(&mut self, arrived: &mut dyn FnMut(&[Arrival<'_>])) -> io::Result<()> {
         let mut shown = 0;
         while shown < HARVEST_MAX {
             self.events.clear();
@@ -147,12 +151,13 @@ impl MediaIo for PlainIo {
                 if let Ok((_, len, Some(from))) =
                     rustix::net::recvfrom(&socket.socket, &mut *self.datagram, RecvFlags::DONTWAIT)
                     && let Ok(from) = SocketAddr::try_from(from)
+                    && len <= socket.len_max
                 {
-                    arrived(Arrival {
+                    arrived(&[Arrival {
                         token: socket.token,
                         from,
-                        datagram: &self.datagram[..len.min(DATAGRAM_LEN_MAX)],
-                    });
+                        datagram: &self.datagram[..len],
+                    }]);
                 }
                 shown += 1;
             }
@@ -165,12 +170,11 @@ impl MediaIo for PlainIo {
     }
 
     fn queue(&mut self, socket: SocketId, to: SocketAddr, header: &[u8], payload: Payload) {
-        let header = self.arena.put(header);
+        let datagram = self.arena.join(header, payload);
         self.queue.push(Queued {
             socket,
             to,
-            header,
-            payload,
+            datagram,
         });
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::batch::BatchIo;
 use super::plain::PlainIo;
-use super::{Arrival, Flushed, HARVEST_MAX, MediaIo, Token};
+use super::{Arrival, Flushed, HARVEST_MAX, MEDIA_LEN_MAX, MediaIo, Token};
 
 /// Runs a check on every implementation.
 fn on_all(check: impl Fn(&mut dyn MediaIo)) {
@@ -33,7 +33,8 @@ fn harvest(io: &mut dyn MediaIo, expected: usize) -> Vec<Shown> {
     };
     let mut count = 0;
     for _ in 0..1_000 {
-        io.harvest(&mut |arrival| count = keep(arrival)).unwrap();
+        io.harvest(&mut |arrivals| arrivals.iter().for_each(|&arrival| count = keep(arrival)))
+            .unwrap();
         if count >= expected {
             break;
         }
@@ -88,10 +89,9 @@ fn everything_that_arrived_is_shown_with_its_token_and_source() {
 
 fn harvest_once(io: &mut dyn MediaIo) -> Vec<Shown> {
     let mut shown = Vec::new();
-    io.harvest(&mut |arrival: Arrival<'_>| {
-        shown.push((arrival.token, arrival.from, arrival.datagram.to_vec()));
-    })
-    .unwrap();
+    let shown_as = |arrival: &Arrival<'_>| (arrival.token, arrival.from, arrival.datagram.to_vec());
+    io.harvest(&mut |arrivals| shown.extend(arrivals.iter().map(shown_as)))
+        .unwrap();
     shown
 }
 
@@ -109,6 +109,29 @@ fn datagrams_of_every_length_come_whole() {
             let shown = harvest(io, 1);
             assert!(shown[0].2 == sent, "{len}");
         }
+    });
+}
+
+#[test]
+fn what_is_too_long_for_media_is_left_out() {
+    on_all(|io| {
+        let id = io.open(HERE.parse().unwrap(), Token(0)).unwrap();
+        let address = io.local_address(id).unwrap();
+        // Where other datagrams may be long.
+        let other = socket(HERE);
+        let elsewhere = other.local_addr().unwrap();
+        io.adopt(other, Token(1)).unwrap();
+        let peer = socket(HERE);
+        for len in [MEDIA_LEN_MAX + 1, MEDIA_LEN_MAX, 9_000, 20] {
+            peer.send_to(&vec![7; len], address).unwrap();
+        }
+        peer.send_to(&[7; 9_000], elsewhere).unwrap();
+        let mut lens: Vec<_> = harvest(io, 3)
+            .iter()
+            .map(|(token, _, datagram)| (token.0, datagram.len()))
+            .collect();
+        lens.sort_unstable();
+        assert_eq!(lens, [(0, 20), (0, MEDIA_LEN_MAX), (1, 9_000)]);
     });
 }
 
@@ -159,6 +182,7 @@ fn a_closed_socket_gives_its_port_back_and_a_queue_to_it_is_dropped() {
         io.close(id);
         io.flush();
         UdpSocket::bind(address).expect("the port is free again");
+        let payload = io.share(b"later");
         io.queue(id, address, b"", payload);
         assert_eq!(io.flush().failed, 0);
     });

@@ -39,7 +39,7 @@ impl MediaIo for Net {
         0
     }
 
-    fn harvest(&mut self, _: &mut dyn FnMut(Arrival<'_>)) -> io::Result<()> {
+    fn harvest(&mut self, _: &mut dyn FnMut(&[Arrival<'_>])) -> io::Result<()> {
         Ok(())
     }
 

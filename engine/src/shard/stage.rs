@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use mixer_simd::Kernels;
 use slab::Slab;
 
@@ -15,8 +16,8 @@ use super::guard::{self, RoomPanic};
 use super::phases::{Phases, Slot};
 pub use super::transport::Remote;
 use super::transport::{Port, TransportKey, Transports, Whose};
-use crate::io::MediaIo;
 use crate::io::ports::{PortPair, Ports};
+use crate::io::{Arrival, MediaIo, TOGETHER_MAX};
 use crate::meters::{CoreMeters, Ledger, Phase};
 use crate::room::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room};
 
@@ -265,61 +266,43 @@ impl<I: MediaIo> Stage<I> {
             seats,
             ..
         } = self;
-        let result = io.harvest(&mut |arrival| {
-            let (from, datagram) = (arrival.from, arrival.datagram);
-            let port = Port::of(arrival.token);
-            let kind = match port {
-                Port::Other(value) => return other(value, from, datagram),
-                Port::Rtp(_) => rtp::classify(datagram),
-                Port::Rtcp(_) => rtp::Kind::Rtcp,
-            };
-            let (transport, whose) = match port {
-                Port::Rtp(transport) => {
-                    let ssrc_of = |seat| {
-                        let seat = seats.get(SeatKey::index(seat))?;
-                        let hall = halls.all.get(seat.room.0 as usize)?;
-                        hall.room.member(seat.member?)?.session().heard_ssrc()
-                    };
-                    let ssrc = rtp::ssrc(datagram);
-                    (
-                        transport,
-                        transports.whose_rtp(transport, from, ssrc, ssrc_of),
-                    )
-                }
-                Port::Rtcp(transport) => (transport, transports.whose_rtcp(transport, from)),
-                Port::Other(_) => return,
-            };
-            let (seat, perhaps) = match whose {
-                Whose::His(seat) => (seat, false),
-                Whose::Perhaps(seat) => (seat, true),
-                Whose::Nobodys => return meters.rtp_discarded.add(1),
-            };
-            let Some(member) = member_of(seats, &mut halls.all, seat) else {
-                return;
-            };
-            // Damage by a packet is damage to the room whose member it is for.
-            let handled = guard::room(|| match kind {
-                rtp::Kind::Rtp => {
-                    meters.rtp_received.add(1);
-                    member.handle_rtp(now, from, datagram)
-                }
-                rtp::Kind::Rtcp => {
-                    meters.rtcp_received.add(1);
-                    member.handle_rtcp(now, from, datagram)
-                }
-                // STUN and DTLS belong to transports that no participant here uses.
-                _ => false,
-            });
-            match handled {
-                Ok(true) => {}
-                Ok(false) => meters.rtp_discarded.add(1),
-                Err(panic) => {
-                    let room = seats[SeatKey::index(seat)].room;
-                    return halls.panicked.push((room, panic));
-                }
+        let result = io.harvest(&mut |arrivals| {
+            // First where each belongs, then the work: what the work needs is then on its way from memory
+            // for all of them at once, instead of for one after the other.
+            let mut belongs = ArrayVec::<Belongs, TOGETHER_MAX>::new();
+            for arrival in arrivals {
+                let place = Belongs::find(arrival, transports, seats, &halls.all);
+                belongs.push(place);
             }
-            if perhaps && member.session().is_latched(from) {
-                transports.latched(transport, seat, from);
+            for (arrival, place) in arrivals.iter().zip(belongs) {
+                match place {
+                    Belongs::Elsewhere(value) => other(value, arrival.from, arrival.datagram),
+                    Belongs::ToNobody => meters.rtp_discarded.add(1),
+                    Belongs::To {
+                        seat,
+                        kind,
+                        transport,
+                        perhaps,
+                    } => {
+                        let Some(member) = member_of(seats, &mut halls.all, seat) else {
+                            continue;
+                        };
+                        // Damage by a packet is damage to the room whose member it is for.
+                        let handled = guard::room(|| handle(member, now, kind, arrival, meters));
+                        match handled {
+                            Ok(true) => {}
+                            Ok(false) => meters.rtp_discarded.add(1),
+                            Err(panic) => {
+                                let room = seats[seat.index()].room;
+                                halls.panicked.push((room, panic));
+                                continue;
+                            }
+                        }
+                        if perhaps && member.session().is_latched(arrival.from) {
+                            transports.latched(transport, seat, arrival.from);
+                        }
+                    }
+                }
             }
         });
         self.bury(meters);
@@ -493,6 +476,83 @@ impl SeatKey {
     fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// Where a datagram belongs.
+#[derive(Clone, Copy)]
+enum Belongs {
+    /// To a socket that is none of media.
+    Elsewhere(u64),
+    To {
+        seat: SeatKey,
+        kind: rtp::Kind,
+        transport: TransportKey,
+        /// Only his session can tell whether it is his.
+        perhaps: bool,
+    },
+    ToNobody,
+}
+
+impl Belongs {
+    fn find(
+        arrival: &Arrival<'_>,
+        transports: &Transports,
+        seats: &Slab<Seat>,
+        halls: &Slab<Hall>,
+    ) -> Self {
+        let (from, datagram) = (arrival.from, arrival.datagram);
+        let (transport, kind, whose) = match Port::of(arrival.token) {
+            Port::Other(value) => return Self::Elsewhere(value),
+            Port::Rtp(transport) => {
+                let ssrc_of = |seat| member_at(seats, halls, seat)?.session().heard_ssrc();
+                let ssrc = rtp::ssrc(datagram);
+                let whose = transports.whose_rtp(transport, from, ssrc, ssrc_of);
+                (transport, rtp::classify(datagram), whose)
+            }
+            Port::Rtcp(transport) => {
+                let whose = transports.whose_rtcp(transport, from);
+                (transport, rtp::Kind::Rtcp, whose)
+            }
+        };
+        let (seat, perhaps) = match whose {
+            Whose::His(seat) => (seat, false),
+            Whose::Perhaps(seat) => (seat, true),
+            Whose::Nobodys => return Self::ToNobody,
+        };
+        Self::To {
+            seat,
+            kind,
+            transport,
+            perhaps,
+        }
+    }
+}
+
+/// False when the datagram was discarded.
+fn handle(
+    member: &mut Member,
+    now: Instant,
+    kind: rtp::Kind,
+    arrival: &Arrival<'_>,
+    meters: &CoreMeters,
+) -> bool {
+    match kind {
+        rtp::Kind::Rtp => {
+            meters.rtp_received.add(1);
+            member.handle_rtp(now, arrival.from, arrival.datagram)
+        }
+        rtp::Kind::Rtcp => {
+            meters.rtcp_received.add(1);
+            member.handle_rtcp(now, arrival.from, arrival.datagram)
+        }
+        // STUN and DTLS belong to transports that no participant here uses.
+        _ => false,
+    }
+}
+
+fn member_at<'a>(seats: &Slab<Seat>, halls: &'a Slab<Hall>, seat: SeatKey) -> Option<&'a Member> {
+    let seat = seats.get(seat.index())?;
+    halls.get(seat.room.0 as usize)?.room.member(seat.member?)
 }
 
 fn member_of<'a>(

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use engine::io::batch::BatchIo;
-use engine::io::{MediaIo, SocketId, Token};
+use engine::io::{Arrival, MediaIo, SocketId, Token};
 
 use super::echo::Load;
 use super::{HEADER_LEN, PACKET_LEN, PACKETS_PER_SECOND};
@@ -59,8 +59,9 @@ impl Callers {
 impl Load for Callers {
     fn turn(&mut self, now: Instant, sending: bool) -> io::Result<()> {
         let Self { io, counts, .. } = self;
-        io.harvest(&mut |arrival| {
-            counts.received += u64::from(arrival.datagram.len() == PACKET_LEN);
+        io.harvest(&mut |arrivals| {
+            let whole = |arrival: &&Arrival<'_>| arrival.datagram.len() == PACKET_LEN;
+            counts.received += arrivals.iter().filter(whole).count() as u64;
         })?;
         let until = due(now - self.start);
         if sending {

@@ -43,10 +43,11 @@ impl<I: MediaIo> Way for Media<I> {
     fn echo(&mut self) -> io::Result<u64> {
         let Self { io, arrived, .. } = self;
         arrived.clear();
-        io.harvest(&mut |arrival| {
-            if arrival.datagram.len() == PACKET_LEN {
-                arrived.push((arrival.token.0 as usize, arrival.from));
-            }
+        io.harvest(&mut |arrivals| {
+            let whole = arrivals
+                .iter()
+                .filter(|arrival| arrival.datagram.len() == PACKET_LEN);
+            arrived.extend(whole.map(|arrival| (arrival.token.0 as usize, arrival.from)));
         })?;
         let payload = io.share(&[0xD5; PACKET_LEN - HEADER_LEN]);
         for &(place, from) in &*arrived {

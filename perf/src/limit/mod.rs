@@ -64,7 +64,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// recvfrom and sendmsg, a call for each
+    /// recvfrom and sendto, a call for each
     Plain,
     /// recvmmsg and sendmmsg, 64 at a time
     Batches,

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use engine::io::batch::BatchIo;
-use engine::io::{HARVEST_MAX, MediaIo, Payload, SocketId, Token};
+use engine::io::{Arrival, HARVEST_MAX, MediaIo, Payload, SocketId, Token};
 use engine::random::Random;
 use mixer_simd::Kernels;
 
@@ -139,7 +139,7 @@ impl Media {
     pub(super) fn drain(&mut self) -> io::Result<()> {
         loop {
             let mut shown = 0;
-            self.io.harvest(&mut |_| shown += 1)?;
+            self.io.harvest(&mut |arrivals| shown += arrivals.len())?;
             if shown < HARVEST_MAX / 4 {
                 return Ok(());
             }
@@ -183,7 +183,7 @@ impl Media {
         } = self;
         // One reading of the clock for all that waited.
         let now = Instant::now();
-        io.harvest(&mut |arrival| {
+        let mut receive = |arrival: &Arrival<'_>| {
             let senders = &by_sender[arrival.token.0 as usize];
             // Somebody else's stream to a port that was ours before is not ours to judge.
             let Some(&index) = senders.get(&arrival.from) else {
@@ -201,7 +201,8 @@ impl Media {
             if let Some(listener) = &mut caller.listener {
                 listener.listen(now, packet.payload, room, talker, counting, heard);
             }
-        })
+        };
+        io.harvest(&mut |arrivals| arrivals.iter().for_each(&mut receive))
     }
 
     fn send(&mut self, now: Instant) {

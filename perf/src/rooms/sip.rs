@@ -110,8 +110,13 @@ impl SipCallers {
 
     fn turn(&mut self, now: Instant) -> Result<(), String> {
         let Self { io, arrived, .. } = self;
-        io.harvest(&mut |arrival| arrived.push(Bytes::copy_from_slice(arrival.datagram)))
-            .map_err(|error| error.to_string())?;
+        io.harvest(&mut |arrivals| {
+            let datagrams = arrivals
+                .iter()
+                .map(|arrival| Bytes::copy_from_slice(arrival.datagram));
+            arrived.extend(datagrams);
+        })
+        .map_err(|error| error.to_string())?;
         let flow = self.flow();
         for message in self.arrived.drain(..) {
             self.endpoint.handle_message(now, flow, &message);
