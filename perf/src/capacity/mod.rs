@@ -5,15 +5,12 @@ use std::fmt;
 use clap::Args;
 use serde::Serialize;
 
-use crate::lateness::Lateness;
+use crate::limit;
 use crate::rooms::{self, RoomsError};
 
 mod search;
 
 use search::Search;
-
-/// The quantile of the tick lateness that is bounded.
-const LATENESS_QUANTILE: f64 = 0.999;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -41,9 +38,9 @@ pub(crate) struct Options {
     tries: u32,
     #[command(flatten)]
     bound: Bound,
-    /// The server's HTTP address, if it is a Plenum: its tick lateness is then bounded too
-    #[arg(long)]
-    http: Option<String>,
+    /// The server's processor: what the kernel can do on it is measured too, while the server rests
+    #[arg(long, requires = "core")]
+    server_core: Option<usize>,
 }
 
 /// What a size has to keep to hold.
@@ -55,7 +52,7 @@ pub(crate) struct Bound {
     /// Delay from a talker's burst in to burst out, 99th percentile, in milliseconds
     #[arg(long, default_value_t = 60.0)]
     delay_ms: f64,
-    /// Tick lateness, 99.9th percentile, in milliseconds
+    /// Tick lateness, 99.9th percentile, in milliseconds; with --http
     #[arg(long, default_value_t = 20.0)]
     lateness_ms: f64,
 }
@@ -64,7 +61,6 @@ pub(crate) struct Bound {
 #[derive(Clone, Debug, Serialize)]
 struct Trial {
     rooms: rooms::Report,
-    lateness_ms_p999: Option<f64>,
     /// Why it does not hold.
     broken: Option<String>,
 }
@@ -75,6 +71,8 @@ pub(crate) struct Report {
     trials: Vec<Trial>,
     /// The largest size that held, by its place in `trials`.
     best: Option<usize>,
+    /// What the kernel alone can do for so many callers.
+    limits: Vec<limit::Row>,
 }
 
 /// # Errors
@@ -95,6 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, RoomsError> {
         bound: options.bound,
         trials: Vec::new(),
         best: None,
+        limits: Vec::new(),
     };
     while let Some(size) = search.next() {
         let mut held = false;
@@ -110,6 +109,13 @@ pub(crate) fn run(options: &Options) -> Result<Report, RoomsError> {
         }
         search.tried(size, held);
     }
+    if let (Some(best), Some(server), Some(own)) =
+        (report.best(), options.server_core, options.scene.core)
+    {
+        let callers = best.rooms.participants();
+        report.limits = limit::best(callers, options.scene.sockets, server, own)
+            .map_err(|error| RoomsError::Options(error.to_string()))?;
+    }
     Ok(report)
 }
 
@@ -119,35 +125,19 @@ fn attempt(options: &Options, groups: usize, unit: usize) -> Result<Trial, Rooms
     } else {
         (groups, unit)
     };
-    let lateness = || {
-        options
-            .http
-            .as_deref()
-            .map(Lateness::fetch)
-            .transpose()
-            .map_err(RoomsError::Signalling)
-    };
-    let before = lateness()?;
     let rooms = rooms::run(&rooms::Options {
         server: options.server,
         scene: options.scene.clone(),
         rooms,
         participants,
     })?;
-    let lateness_ms_p999 = before
-        .zip(lateness()?)
-        .map(|(before, after)| after.quantile_ms(&before, LATENESS_QUANTILE));
-    let broken = options.bound.broken_by(&rooms, lateness_ms_p999);
-    Ok(Trial {
-        rooms,
-        lateness_ms_p999,
-        broken,
-    })
+    let broken = options.bound.broken_by(&rooms);
+    Ok(Trial { rooms, broken })
 }
 
 impl Bound {
     /// The first thing that a trial did not keep.
-    fn broken_by(&self, rooms: &rooms::Report, lateness_ms: Option<f64>) -> Option<String> {
+    fn broken_by(&self, rooms: &rooms::Report) -> Option<String> {
         if rooms.loss() > self.loss {
             return Some(format!("{:.2} % lost", rooms.loss() * 1e2));
         }
@@ -157,7 +147,7 @@ impl Bound {
         if rooms.delay_ms_p99() > self.delay_ms {
             return Some(format!("delay p99 {:.0} ms", rooms.delay_ms_p99()));
         }
-        match lateness_ms {
+        match rooms.tick_lateness_ms_p999() {
             Some(ms) if ms > self.lateness_ms => Some(format!("ticks {ms:.1} ms late")),
             _ => None,
         }
@@ -188,7 +178,7 @@ impl fmt::Display for Trial {
             self.rooms.loss() * 1e2,
             self.rooms.delay_ms_p99(),
         )?;
-        if let Some(ms) = self.lateness_ms_p999 {
+        if let Some(ms) = self.rooms.tick_lateness_ms_p999() {
             write!(f, "  ticks p99.9 {ms:5.1} ms late")?;
         }
         if let Some(cpu) = self.rooms.server_cpu() {
@@ -219,6 +209,13 @@ impl fmt::Display for Report {
         )?;
         if let Some(core) = best.rooms.participants_per_core() {
             write!(f, "; by its CPU time a core would carry {core:.0}")?;
+        }
+        for row in &self.limits {
+            write!(f, "\nlimit: {row}")?;
+            if let Some(core) = best.rooms.participants_per_core() {
+                let share = core / row.participants_per_core();
+                write!(f, "; the server: {:.0} % of that", share * 1e2)?;
+            }
         }
         let next = self.trials.iter().find(|trial| {
             trial.broken.is_some() && trial.rooms.participants() > best.rooms.participants()

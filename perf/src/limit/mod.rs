@@ -201,19 +201,8 @@ pub(crate) fn run(options: &Options) -> Result<Report, LimitError> {
         if options.only.is_some_and(|only| only != way) {
             continue;
         }
-        let scene = Scene {
-            sockets,
-            callers: options.callers,
-            caller_sockets: options.caller_sockets,
-            seconds: options.seconds,
-            core: options.core,
-            peer_core: options.peer_core,
-        };
-        let runs: io::Result<Vec<Echoed>> = (0..options.runs)
-            .map(|_| echo::measure(way, &scene))
-            .collect();
-        match runs {
-            Ok(runs) => report.rows.push(Row::new(way, &scene, &runs)),
+        match options.measure(way, sockets) {
+            Ok(row) => report.rows.push(row),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 report.missing.push((way.name(), error.to_string()));
             }
@@ -223,19 +212,36 @@ pub(crate) fn run(options: &Options) -> Result<Report, LimitError> {
     Ok(report)
 }
 
-/// The fastest way that a conference can use, for so many callers: measured once each, on shared sockets
-/// and on one socket for each.
+impl Options {
+    fn measure(&self, way: Kind, sockets: usize) -> io::Result<Row> {
+        let scene = Scene {
+            sockets,
+            callers: self.callers,
+            caller_sockets: self.caller_sockets,
+            seconds: self.seconds,
+            core: self.core,
+            peer_core: self.peer_core,
+        };
+        let runs: io::Result<Vec<Echoed>> =
+            (0..self.runs).map(|_| echo::measure(way, &scene)).collect();
+        Ok(Row::new(way, &scene, &runs?))
+    }
+}
+
+/// What a conference server could reach with so many callers: the fastest way on sockets that callers
+/// share, and the fastest on one socket for each.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn best(
     callers: usize,
+    caller_sockets: usize,
     core: usize,
     peer_core: usize,
-) -> Result<[Option<Row>; 2], LimitError> {
+) -> Result<Vec<Row>, LimitError> {
     let options = Options {
         callers,
-        caller_sockets: 128,
+        caller_sockets,
         seconds: 3,
         runs: 3,
         core,
@@ -244,33 +250,22 @@ pub(crate) fn best(
     };
     check(&options)?;
     process::raise_descriptor_limit()?;
-    let fastest = |sockets: usize| -> Result<Option<Row>, LimitError> {
-        let scene = Scene {
-            sockets,
-            callers,
-            caller_sockets: options.caller_sockets,
-            seconds: options.seconds,
-            core,
-            peer_core,
-        };
+    let mut best = Vec::new();
+    for sockets in [callers.div_ceil(caller_sockets), callers] {
         let mut rows = Vec::new();
         for way in [Kind::Batches, Kind::Ring] {
-            let runs: io::Result<Vec<Echoed>> = (0..options.runs)
-                .map(|_| echo::measure(way, &scene))
-                .collect();
-            match runs {
-                Ok(runs) => rows.push(Row::new(way, &scene, &runs)),
+            match options.measure(way, sockets) {
+                Ok(row) => rows.push(row),
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        rows.sort_unstable_by(|one, other| one.pair_ns.total_cmp(&other.pair_ns));
-        Ok(rows.into_iter().next())
-    };
-    Ok([
-        fastest(callers.div_ceil(options.caller_sockets))?,
-        fastest(callers)?,
-    ])
+        best.extend(
+            rows.into_iter()
+                .min_by(|one, other| one.pair_ns.total_cmp(&other.pair_ns)),
+        );
+    }
+    Ok(best)
 }
 
 fn check(options: &Options) -> Result<(), LimitError> {

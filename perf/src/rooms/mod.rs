@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use engine::codec::Codec;
 
+use crate::lateness::Lateness;
 use crate::process::{self, Usage};
 
 mod caller;
@@ -35,6 +36,9 @@ const RATE: u32 = engine::codec::SAMPLE_RATE;
 /// A talker's other pitch lasts this long, this often.
 const BURST: Duration = Duration::from_millis(200);
 const BURST_EVERY: Duration = Duration::from_secs(1);
+
+/// The quantile of the server's tick lateness that is reported.
+const LATENESS_QUANTILE: f64 = 0.999;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -84,6 +88,9 @@ pub(crate) struct Scene {
     /// Process whose CPU time and memory are reported
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    /// The server's HTTP address, if it is a Plenum: how late its ticks were is then reported too
+    #[arg(long)]
+    pub(crate) http: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -184,6 +191,12 @@ fn measure(
         Instant::now() + Duration::from_secs(options.settle),
     )?;
 
+    let lateness = || {
+        let http = options.http.as_deref();
+        let read = http.map(Lateness::fetch).transpose();
+        read.map_err(RoomsError::Signalling)
+    };
+    let late_before = lateness()?;
     let before = options.pid.map(process::usage).transpose()?;
     let own_before = process::usage(std::process::id())?;
     let start = Instant::now();
@@ -201,7 +214,10 @@ fn measure(
         }),
         _ => None,
     };
-    Ok(Report::new(options, took, &media, own, server))
+    let late = late_before
+        .zip(lateness()?)
+        .map(|(before, after)| after.quantile_ms(&before, LATENESS_QUANTILE));
+    Ok(Report::new(options, took, &media, own, server, late))
 }
 
 fn check(options: &Options) -> Result<(), RoomsError> {

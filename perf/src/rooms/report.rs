@@ -59,6 +59,8 @@ pub(crate) struct Report {
     server_participants_per_core: Option<f64>,
     server_resident_mib: Option<f64>,
     server_kib_per_participant: Option<f64>,
+    /// The end of the histogram's bucket.
+    server_tick_lateness_ms_p999: Option<f64>,
 }
 
 impl Report {
@@ -68,6 +70,7 @@ impl Report {
         media: &Media,
         own_cpu: f64,
         server: Option<Server>,
+        server_tick_lateness_ms_p999: Option<f64>,
     ) -> Self {
         let callers = media.callers();
         let heard = &media.heard;
@@ -114,6 +117,7 @@ impl Report {
                 .map(|server| server.resident_bytes as f64 / f64::from(1 << 20)),
             server_kib_per_participant: server
                 .map(|server| each(server.grown_bytes as f64 / 1024.0)),
+            server_tick_lateness_ms_p999,
         }
     }
 
@@ -136,6 +140,10 @@ impl Report {
 
     pub(crate) fn starved(&self) -> u64 {
         self.starved
+    }
+
+    pub(crate) fn tick_lateness_ms_p999(&self) -> Option<f64> {
+        self.server_tick_lateness_ms_p999
     }
 
     pub(crate) fn server_cpu(&self) -> Option<f64> {
@@ -220,6 +228,9 @@ impl fmt::Display for Report {
                 "  server     {:.1} % of a core, {each:.0} µs per participant and second: {core:.0} per core; {memory:.1} MiB, {own:.1} KiB each",
                 cpu * 1e2
             )?;
+        }
+        if let Some(ms) = self.server_tick_lateness_ms_p999 {
+            writeln!(f, "  ticks      p99.9 at most {ms:.1} ms late")?;
         }
         write!(
             f,
