@@ -25,12 +25,6 @@ pub use parse::{
 };
 use values::Values;
 
-/// What one core is trusted with when `load.max` is 0, in units (packets and messages) a second.
-/// A packet in with the packet out that answers it costs about 4.2 µs, so 85 % of a core carries
-/// 200,000 such pairs, 400,000 units. Half of that is promised: codecs dearer than G.711, signalling
-/// and neighbours on the machine take their share.
-pub const LOAD_PER_CORE: u32 = 200_000;
-
 /// Most talkers a mix can hold: above this nobody understands a word, and the mixing tables are
 /// sized by it.
 pub const TALKERS_MAX: u64 = 64;
@@ -88,10 +82,12 @@ pub struct RtpConfig {
 /// Loads are in units: weighted messages and packets a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoadConfig {
-    /// max-load, never 0: an unset one has been derived from the cores.
+    /// max-load; 0 = what the machine is found to carry, see [`derive`](Self::derive).
     pub max: u32,
     /// min-load, below `max`; 0 = never drain.
     pub min: u32,
+    /// Utilisation of the busiest core from which on the server is full, whatever its load; 1 = never.
+    pub hot_max: f64,
     pub weights: Weights,
 }
 
@@ -195,7 +191,7 @@ impl Config {
 
     fn from_values(mut values: Values, cores_available: &[usize]) -> Result<Self, ConfigError> {
         let server = ServerConfig::from_values(&mut values, cores_available)?;
-        let load = LoadConfig::from_values(&mut values, server.cores.len())?;
+        let load = LoadConfig::from_values(&mut values)?;
         Ok(Self {
             server,
             sip: SipConfig::from_values(&mut values)?,
@@ -253,6 +249,7 @@ impl Config {
             rtp.shared_ports,
             load.max,
             load.min,
+            load.hot_max,
             load.weights,
             cluster.trusted,
             cluster.redirect,
@@ -352,24 +349,46 @@ impl RtpConfig {
 }
 
 impl LoadConfig {
-    fn from_values(values: &mut Values, cores: usize) -> Result<Self, ConfigError> {
-        let max = match values.integer("load.max", 0, 0..=u64::from(u32::MAX))? {
-            0 => LOAD_PER_CORE.saturating_mul(u32::try_from(cores).unwrap_or(u32::MAX)),
-            max => max,
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        let config = Self {
+            max: values.integer("load.max", 0, 0..=u64::from(u32::MAX))?,
+            min: values.integer("load.min", 0, 0..=u64::from(u32::MAX))?,
+            hot_max: values.weight("load.hot_max", 0.9)?,
+            weights: Weights {
+                sip: values.weight("load.weights.sip", 1.0)?,
+                audio: values.weight("load.weights.audio", 1.0)?,
+                video: values.weight("load.weights.video", 1.0)?,
+            },
         };
-        let min = values.integer("load.min", 0, 0..=u64::from(u32::MAX))?;
-        if min >= max {
-            return Err(ConfigError::new(
-                "load.min",
-                format!("{min} is not below load.max, which is {max}"),
-            ));
+        if config.hot_max == 0.0 || config.hot_max > 1.0 {
+            let reason = format!("{} is not above 0 and at most 1", config.hot_max);
+            return Err(ConfigError::new("load.hot_max", reason));
         }
-        let weights = Weights {
-            sip: values.weight("load.weights.sip", 1.0)?,
-            audio: values.weight("load.weights.audio", 1.0)?,
-            video: values.weight("load.weights.video", 1.0)?,
-        };
-        Ok(Self { max, min, weights })
+        if config.max != 0 {
+            config.check_order()?;
+        }
+        Ok(config)
+    }
+
+    /// Takes over what the machine is found to carry, if the operator has not said.
+    ///
+    /// # Errors
+    /// That is not above min-load.
+    pub fn derive(&mut self, max: u32) -> Result<(), ConfigError> {
+        if self.max == 0 {
+            self.max = max.max(1);
+        }
+        self.check_order()
+    }
+
+    fn check_order(&self) -> Result<(), ConfigError> {
+        if self.min < self.max {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "load.min",
+            format!("{} is not below load.max, which is {}", self.min, self.max),
+        ))
     }
 }
 

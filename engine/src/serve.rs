@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::admin::{Admin, AdminThread, ConferenceView, ShardQueries};
 use crate::config::{Config, ConfigError, SipListen, SipTransport};
 use crate::limits;
-use crate::load::Admission;
+use crate::load::{Admission, Calibration};
 use crate::log::LogHandle;
 use crate::meters::{Meters, ServerLoad, ServerState, State};
 use crate::random::Random;
@@ -51,6 +51,8 @@ pub enum ServeError {
         address: SocketAddr,
         error: io::Error,
     },
+    /// What the machine carries is not above what the configuration wants.
+    Load(ConfigError),
     Start(String),
 }
 
@@ -63,6 +65,7 @@ impl fmt::Display for ServeError {
                 address,
                 error,
             } => write!(f, "{key}: cannot listen on {address}: {error}"),
+            Self::Load(error) => error.fmt(f),
             Self::Start(reason) => write!(f, "cannot start: {reason}"),
         }
     }
@@ -90,6 +93,8 @@ pub fn serve(
         error,
     })?;
 
+    let derived = derive_load(&config)?;
+    config.load.derive(derived).map_err(ServeError::Load)?;
     let config = Arc::new(config);
     let meters = Arc::new(Meters::new(&config.server.cores));
     let load = Arc::new(ServerLoad::new(&config.load));
@@ -104,6 +109,7 @@ pub fn serve(
     };
     let control = Control {
         config: config.clone(),
+        derived,
         load: load.clone(),
         state: state.clone(),
         mailboxes,
@@ -168,6 +174,16 @@ pub fn serve(
     Ok(())
 }
 
+/// What the cores together are trusted with, as far as this machine tells.
+fn derive_load(config: &Config) -> Result<u32, ServeError> {
+    let cores = &config.server.cores;
+    let found = Calibration::find(cores[0]);
+    let found = found.map_err(|error| ServeError::Start(format!("calibration: {error}")))?;
+    let each = found.units_per_core();
+    tracing::info!(?found, units_per_core = each, "calibrated");
+    Ok(each.saturating_mul(u32::try_from(cores.len()).unwrap_or(u32::MAX)))
+}
+
 /// The line that scripts wait for.
 fn announce(config: &Config, http: SocketAddr) {
     let id = &config.server.id;
@@ -182,6 +198,8 @@ fn announce(config: &Config, http: SocketAddr) {
 #[derive(Clone)]
 struct Control {
     config: Arc<Config>,
+    /// Max-load where the configuration names none.
+    derived: u32,
     load: Arc<ServerLoad>,
     state: Arc<ServerState>,
     mailboxes: Mailboxes,
@@ -218,7 +236,8 @@ impl Control {
     }
 
     fn reload(&mut self, new: Result<Config, ConfigError>) {
-        let new = match new {
+        let derive = |mut new: Config| new.load.derive(self.derived).map(|()| new);
+        let new = match new.and_then(derive) {
             Ok(new) => new,
             Err(error) => return tracing::error!(%error, "configuration not reloaded"),
         };

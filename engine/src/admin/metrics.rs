@@ -279,6 +279,11 @@ impl Readings {
                 f64::from(self.load.min()),
             ),
             (
+                "participants_fit",
+                "Participants that still fit, if they cost what those here do",
+                f64::from(self.load.fits()),
+            ),
+            (
                 "hot_ratio",
                 "Utilisation of the busiest core",
                 self.load.hot(),

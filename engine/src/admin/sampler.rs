@@ -16,6 +16,12 @@ use crate::meters::{CoreMeters, LatenessReading, Meters, Phase, ServerLoad};
 /// burst of one second moves the number by less than a third of itself.
 const EWMA_ALPHA: f64 = 0.3;
 
+/// Fewer participants say nothing about what one costs.
+const PARTICIPANTS_MIN: u64 = 50;
+
+/// Until it is known: a packet in and one out every 20 ms.
+const UNITS_PER_PARTICIPANT: f64 = 100.0;
+
 /// One core between two readings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CoreSample {
@@ -45,6 +51,17 @@ pub struct Sampler {
     read_at: Instant,
     previous: Vec<Reading>,
     sample: Sample,
+    /// What a participant costs.
+    cost: Cost,
+}
+
+/// What a participant costs, smoothed.
+#[derive(Debug)]
+struct Cost {
+    /// Units of load.
+    units: f64,
+    /// Share of a core; None until it could be measured.
+    busy: Option<f64>,
 }
 
 impl Sampler {
@@ -60,6 +77,10 @@ impl Sampler {
             read_at: now,
             previous,
             sample,
+            cost: Cost {
+                units: UNITS_PER_PARTICIPANT,
+                busy: None,
+            },
         }
     }
 
@@ -108,7 +129,41 @@ impl Sampler {
             .map(|core| core.busy)
             .fold(0.0, f64::max);
         self.load.update(load.round() as u32, hot);
+        self.measure_cost();
+        self.load.set_fits(self.fits());
         &self.sample
+    }
+
+    fn measure_cost(&mut self) {
+        let participants: u64 = self
+            .meters
+            .cores
+            .iter()
+            .map(|core| core.participants.get())
+            .sum();
+        let cores = &self.sample.cores;
+        let load: f64 = cores.iter().map(|core| core.load).sum();
+        let busy: f64 = cores.iter().map(|core| core.busy).sum();
+        // While media have only begun, nobody costs what he will.
+        let each = load / participants as f64;
+        if participants < PARTICIPANTS_MIN || each < UNITS_PER_PARTICIPANT / 4.0 {
+            return;
+        }
+        let Cost { units, busy: known } = &mut self.cost;
+        *units += EWMA_ALPHA * (each - *units);
+        let busy = busy / participants as f64;
+        *known = Some(known.map_or(busy, |known| known + EWMA_ALPHA * (busy - known)));
+    }
+
+    /// Participants that still fit: by load, and by the time that each core has left.
+    fn fits(&self) -> u32 {
+        let by_load =
+            f64::from(self.load.max().saturating_sub(self.load.current())) / self.cost.units;
+        let by_time = self.cost.busy.map_or(f64::INFINITY, |cost| {
+            let left = |core: &CoreSample| (self.load.hot_max() - core.busy).max(0.0);
+            self.sample.cores.iter().map(left).sum::<f64>() / cost
+        });
+        by_load.min(by_time) as u32
     }
 }
 
@@ -150,6 +205,7 @@ mod tests {
         let load = Arc::new(ServerLoad::new(&LoadConfig {
             max: 500,
             min: 0,
+            hot_max: 0.9,
             weights,
         }));
         let now = Instant::now();
@@ -192,6 +248,44 @@ mod tests {
         assert!((sample.cores[0].load - 30.0).abs() < 1e-9);
         assert!((sample.cores[1].load - 6.0).abs() < 1e-9);
         assert_eq!((load.current(), load.hot()), (36, 0.75));
+    }
+
+    #[test]
+    fn what_still_fits_follows_from_what_those_here_cost() {
+        let (meters, load, mut sampler, mut now) = sampler(Weights::default());
+        load.configure(&LoadConfig {
+            max: 100_000,
+            min: 0,
+            hot_max: 0.9,
+            weights: Weights::default(),
+        });
+        now += Duration::from_secs(1);
+        sampler.sample(now);
+        assert_eq!(load.fits(), 1_000, "by load alone");
+        // 200 participants of 100 packets a second use a tenth of each core.
+        meters.cores[0].participants.set(200);
+        for _ in 0..40 {
+            meters.cores[0].rtp_received.add(10_000);
+            meters.cores[0].rtp_sent.add(10_000);
+            for core in &meters.cores {
+                let mut ledger = Ledger::new(now);
+                ledger.lap_at(now + Duration::from_millis(100), core, Phase::Mix);
+                ledger.lap_at(now + Duration::from_secs(1), core, Phase::Idle);
+            }
+            now += Duration::from_secs(1);
+            sampler.sample(now);
+        }
+        assert_eq!(load.fits(), 800, "load is scarcer than time");
+        load.configure(&LoadConfig {
+            max: 1_000_000,
+            min: 0,
+            hot_max: 0.9,
+            weights: Weights::default(),
+        });
+        now += Duration::from_secs(1);
+        sampler.sample(now);
+        // Nothing ran in that second: two cores of 0.9 at 0.0007 each and falling.
+        assert!((1_600..10_000).contains(&load.fits()), "{}", load.fits());
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct LoadStatus {
     pub min: u32,
     /// Utilisation of the busiest core, 0 to 1.
     pub hot: f64,
+    /// Participants that still fit, if they cost what those here do.
+    #[serde(default)]
+    pub fits: u32,
 }
 
 /// One core's last second.
@@ -94,6 +97,7 @@ impl Status {
                 max: load.max(),
                 min: load.min(),
                 hot: rounded(load.hot(), 1_000.0),
+                fits: load.fits(),
             },
             // Now, not at the last sample: who joins and asks at once is counted.
             conferences: gauges().map(|core| core.conferences.get()).sum(),

@@ -74,7 +74,7 @@ fn every_key_is_read() {
         ServerConfig::from_values(&mut values, &CORES).map(drop),
         SipConfig::from_values(&mut values).map(drop),
         RtpConfig::from_values(&mut values).map(drop),
-        LoadConfig::from_values(&mut values, 2).map(drop),
+        LoadConfig::from_values(&mut values).map(drop),
         ClusterConfig::from_values(&mut values).map(drop),
         RoomsConfig::from_values(&mut values).map(drop),
         HttpConfig::from_values(&mut values).map(drop),
@@ -105,7 +105,10 @@ fn defaults_are_the_documented_ones() {
             high: 32_767
         }
     );
-    assert_eq!((config.load.max, config.load.min), (2 * LOAD_PER_CORE, 0));
+    assert_eq!(
+        (config.load.max, config.load.min, config.load.hot_max),
+        (0, 0, 0.9)
+    );
     assert_eq!(
         (config.rooms.auto_create, config.rooms.max_talkers),
         (true, 8)
@@ -494,10 +497,21 @@ fn load_limits_are_ordered() {
         &["load.max=500", "load.min=500"],
         "load.min: 500 is not below load.max, which is 500",
     );
+    let mut derived = load("", &[], &["load.min=400000"]).unwrap().load;
+    assert_eq!(
+        derived.derive(400_000).unwrap_err().to_string(),
+        "load.min: 400000 is not below load.max, which is 400000"
+    );
+    let mut derived = load("", &[], &["load.min=400000"]).unwrap().load;
+    derived.derive(400_001).unwrap();
+    assert_eq!(derived.max, 400_001);
+    let mut given = load("", &[], &["load.max=500"]).unwrap().load;
+    given.derive(400_001).unwrap();
+    assert_eq!(given.max, 500, "the operator's word counts");
     check_error(
         "",
-        &["load.min=400000"],
-        "load.min: 400000 is not below load.max, which is 400000",
+        &["load.hot_max=1.1"],
+        "load.hot_max: 1.1 is not above 0 and at most 1",
     );
 }
 
@@ -631,6 +645,7 @@ fn every_key_is_compared_on_reload() {
         "rtp.shared_ports=false",
         "load.max=7",
         "load.min=1",
+        "load.hot_max=0.5",
         "load.weights.sip=2",
         "load.weights.audio=2",
         "load.weights.video=2",

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 29] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 28] = [
     "rtp.shared_ports",
     "load.max",
     "load.min",
+    "load.hot_max",
     "load.weights.sip",
     "load.weights.audio",
     "load.weights.video",

@@ -1,6 +1,10 @@
 //! Who may come in, by how much the server already does.
 
+mod calibrate;
+
 use std::sync::Arc;
+
+pub use calibrate::Calibration;
 
 use crate::config::Config;
 use crate::meters::{ServerLoad, ServerState, State};
@@ -81,7 +85,8 @@ mod tests {
         expected: Result<(), Refused>,
     ) {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-        let config = Config::load(None, [].into_iter(), &sets, &[0]).unwrap();
+        let mut config = Config::load(None, [].into_iter(), &sets, &[0]).unwrap();
+        config.load.derive(1_000).unwrap();
         let admission = Admission {
             load: Arc::new(ServerLoad::new(&config.load)),
             state: Arc::default(),

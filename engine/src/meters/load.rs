@@ -16,6 +16,12 @@ pub const HARD_CAP_FACTOR: f64 = 1.2;
 /// mind with every call.
 const FULL_CLEARS_FACTOR: f64 = 0.9;
 
+/// So many seconds in a row a core has to be hot before that counts: one may be the machine's stall.
+const HOT_SECONDS: u32 = 3;
+
+/// How far from the hot limit to a whole core everybody is refused.
+const HOT_CAP: f64 = 0.7;
+
 /// The load of this server and its limits, in load units (weighted packets and messages a second).
 #[derive(Debug)]
 pub struct ServerLoad {
@@ -23,7 +29,11 @@ pub struct ServerLoad {
     max: AtomicU32,
     min: AtomicU32,
     hot: AtomicF64,
+    hot_max: AtomicF64,
+    /// For how long the busiest core has been at its limit.
+    hot_seconds: AtomicU32,
     full: AtomicBool,
+    fits: AtomicU32,
     weight_sip: AtomicF64,
     weight_audio: AtomicF64,
     weight_video: AtomicF64,
@@ -37,7 +47,10 @@ impl ServerLoad {
             max: AtomicU32::new(0),
             min: AtomicU32::new(0),
             hot: AtomicF64::default(),
+            hot_max: AtomicF64::default(),
+            hot_seconds: AtomicU32::new(0),
             full: AtomicBool::new(false),
+            fits: AtomicU32::new(0),
             weight_sip: AtomicF64::default(),
             weight_audio: AtomicF64::default(),
             weight_video: AtomicF64::default(),
@@ -50,24 +63,45 @@ impl ServerLoad {
     pub fn configure(&self, config: &LoadConfig) {
         self.max.store(config.max, Ordering::Relaxed);
         self.min.store(config.min, Ordering::Relaxed);
+        self.hot_max.store(config.hot_max);
         self.weight_sip.store(config.weights.sip);
         self.weight_audio.store(config.weights.audio);
         self.weight_video.store(config.weights.video);
-        self.update(self.current(), self.hot());
+        self.judge();
     }
 
-    /// Takes over what was measured; `hot` is the busiest core's utilisation, 0 to 1.
+    /// Takes over what was measured in the last second; `hot` is the busiest core's utilisation, 0 to 1.
     pub fn update(&self, current: u32, hot: f64) {
         self.current.store(current, Ordering::Relaxed);
         self.hot.store(hot);
-        let max = f64::from(self.max());
-        let limit = if self.is_full() {
-            max * FULL_CLEARS_FACTOR
+        let seconds = if self.is_hot(1.0) {
+            self.hot_seconds.load(Ordering::Relaxed).saturating_add(1)
         } else {
-            max
+            0
         };
-        self.full
-            .store(f64::from(current) >= limit, Ordering::Relaxed);
+        self.hot_seconds.store(seconds, Ordering::Relaxed);
+        self.judge();
+    }
+
+    fn judge(&self) {
+        let factor = if self.is_full() {
+            FULL_CLEARS_FACTOR
+        } else {
+            1.0
+        };
+        let loaded = f64::from(self.current()) >= f64::from(self.max()) * factor;
+        let hot = self.has_been_hot() || (self.is_full() && self.is_hot(factor));
+        self.full.store(loaded || hot, Ordering::Relaxed);
+    }
+
+    /// The busiest core is at this share of its limit, if it has one.
+    fn is_hot(&self, factor: f64) -> bool {
+        let limit = self.hot_max.load();
+        limit < 1.0 && self.hot() >= limit * factor
+    }
+
+    fn has_been_hot(&self) -> bool {
+        self.hot_seconds.load(Ordering::Relaxed) >= HOT_SECONDS
     }
 
     pub fn current(&self) -> u32 {
@@ -89,14 +123,32 @@ impl ServerLoad {
         self.hot.load()
     }
 
-    /// Whether the load reached max-load and has not yet fallen well below it.
+    /// Participants that still fit, if they cost what those here do.
+    pub fn fits(&self) -> u32 {
+        self.fits.load(Ordering::Relaxed)
+    }
+
+    pub fn set_fits(&self, fits: u32) {
+        self.fits.store(fits, Ordering::Relaxed);
+    }
+
+    /// The utilisation that the busiest core is not to go beyond.
+    pub fn hot_max(&self) -> f64 {
+        self.hot_max.load()
+    }
+
+    /// Whether the load reached max-load, or the busiest core its limit for some seconds, and has not yet
+    /// fallen well below it.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Whether the load is so high that nobody is taken, redirected here or not.
+    /// Whether the load is so high, or a core so near its end, that nobody is taken, redirected here or
+    /// not.
     pub fn is_over_hard_cap(&self) -> bool {
-        f64::from(self.current()) >= f64::from(self.max()) * HARD_CAP_FACTOR
+        let limit = self.hot_max.load();
+        let no_time = self.has_been_hot() && self.hot() >= limit + HOT_CAP * (1.0 - limit);
+        no_time || f64::from(self.current()) >= f64::from(self.max()) * HARD_CAP_FACTOR
     }
 
     pub fn weights(&self) -> Weights {
@@ -177,6 +229,7 @@ mod tests {
         ServerLoad::new(&LoadConfig {
             max,
             min: 50,
+            hot_max: 0.9,
             weights: Weights::default(),
         })
     }
@@ -205,13 +258,36 @@ mod tests {
     }
 
     #[test]
+    fn a_core_that_stays_hot_makes_the_server_full() {
+        let load = load(500);
+        let told: Vec<(bool, bool)> = [0.99, 0.5, 0.95, 0.95, 0.95, 0.98, 0.85, 0.8, 0.99]
+            .into_iter()
+            .map(|hot| {
+                load.update(100, hot);
+                (load.is_full(), load.is_over_hard_cap())
+            })
+            .collect();
+        let (free, full, capped) = ((false, false), (true, false), (true, true));
+        assert_eq!(
+            told,
+            [free, free, free, free, full, capped, full, free, free]
+        );
+        load.hot_max.store(1.0);
+        for _ in 0..5 {
+            load.update(100, 1.0);
+        }
+        assert!(!load.is_full() && !load.is_over_hard_cap());
+    }
+
+    #[test]
     fn new_limits_count_at_once() {
         let load = load(500);
-        load.update(600, 0.9);
+        load.update(600, 0.5);
         assert!(load.is_full());
         load.configure(&LoadConfig {
             max: 1_000,
             min: 10,
+            hot_max: 1.0,
             weights: Weights {
                 sip: 2.0,
                 audio: 0.5,

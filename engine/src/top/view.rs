@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plenum A 0.1.0   active   up 0:00:12             3 conferences   30 participants
-//! load ██████████░░ 431 of 500, min 50                      hot █████░░░░░░░  43 %
+//! load ██████████░░ 431 of 500, min 50, 77 more fit         hot █████░░░░░░░  43 %
 //!
 //! core     load    sip/s      rtp/s  busy                rooms  people   late p99
 //! 0         431      2.0      429.0  █████░░░░░░░  43 %      3      30     120 µs
@@ -122,8 +122,8 @@ impl View<'_> {
             Span::raw("load "),
             Span::styled(bar(share), color),
             Span::raw(format!(
-                " {} of {}, min {}",
-                load.current, load.max, load.min
+                " {} of {}, min {}, {} more fit",
+                load.current, load.max, load.min, load.fits
             )),
         ])
         .render(area, buffer);
@@ -326,7 +326,7 @@ pub(super) mod tests {
 
     /// The page as documented.
     pub(in super::super) const STATUS: &str = r#"{"svr_id":"A","version":"0.1.0","state":"active","uptime_s":12,
-        "load":{"current":431,"max":500,"min":50,"hot":0.43},
+        "load":{"current":431,"max":500,"min":50,"hot":0.43,"fits":77},
         "conferences":3,"participants":30,
         "cores":[{"core":0,"load":431,"sip_msgs_per_s":2.0,"rtp_packets_per_s":429.0,"busy":0.43,"conferences":3,"participants":30,"tick_late_us_p99":120,
                   "phases":{"harvest":0.081,"hear":0.02,"select":0.003,"mix":0.009,"encode":0.005,"speak":0.022,"send":0.144,"sip":0.001,"mail":0.0,"house":0.006,"idle":0.709}}],
@@ -374,7 +374,7 @@ pub(super) mod tests {
             lines,
             [
                 "plenum A 0.1.0   active   up 0:00:12             3 conferences   30 participants",
-                "load ██████████░░ 431 of 500, min 50                      hot █████░░░░░░░  43 %",
+                "load ██████████░░ 431 of 500, min 50, 77 more fit         hot █████░░░░░░░  43 %",
                 "",
                 "core     load    sip/s      rtp/s  busy                rooms  people   late p99",
                 "0         431      2.0      429.0  █████░░░░░░░  43 %      3      30     120 µs",

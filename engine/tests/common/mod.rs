@@ -46,6 +46,7 @@ impl Server {
         all.extend(sets.iter().map(|&set| set.to_owned()));
         let log = scratch(&format!("server-{sip}.log"));
         let mut command = Command::new(PLENUM);
+        command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command.arg("serve");
         for set in &all {
             command.args(["--set", set]);

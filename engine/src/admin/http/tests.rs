@@ -187,6 +187,7 @@ fn status_is_the_documented_page() {
     let admin = admin(Arc::default());
     admin.state.set(State::Active);
     admin.load.update(431, 0.4301);
+    admin.load.set_fits(77);
     let core = &admin.meters.cores[1];
     core.conferences.set(3);
     core.participants.set(30);
@@ -204,7 +205,7 @@ fn status_is_the_documented_page() {
 
     let status = Status::new(&admin, &sample);
     let expected = r#"{"svr_id":"A","version":"VERSION","state":"active","uptime_s":UPTIME,
-        "load":{"current":431,"max":500,"min":50,"hot":0.43},
+        "load":{"current":431,"max":500,"min":50,"hot":0.43,"fits":77},
         "conferences":3,"participants":30,
         "cores":[
         {"core":0,"load":0,"sip_msgs_per_s":0.0,"rtp_packets_per_s":0.0,"busy":0.0,"conferences":0,"participants":0,"tick_late_us_p99":0,"phases":{IDLE}},
