@@ -14,6 +14,7 @@ package_of() {
         c++) echo g++ ;;
         kill) echo procps ;;
         curl) echo curl ;;
+        janus) echo janus ;;
         valgrind) echo valgrind ;;
         *) echo "setup.sh: no such tool: $1" >&2; exit 2 ;;
     esac

@@ -9,6 +9,7 @@ mod calls;
 mod capacity;
 mod lateness;
 mod limit;
+mod peers;
 mod process;
 mod rooms;
 
@@ -29,6 +30,8 @@ enum Command {
     Calls(calls::Options),
     /// Raise the number of participants until a stated bound breaks
     Capacity(capacity::Options),
+    /// The same rooms against Plenum, Janus and SIP servers that run already
+    Peers(peers::Options),
     /// What this machine's kernel can do on one core: the denominator
     Limit(limit::Options),
     /// Fill rooms with callers, let some talk, and check what everybody hears
@@ -51,6 +54,11 @@ fn main() -> ExitCode {
             limit::run(&options),
             limit::Report::holds,
             limit::Report::to_json,
+        ),
+        Command::Peers(options) => finish(
+            peers::run(&options),
+            peers::Report::holds,
+            peers::Report::to_json,
         ),
         Command::Rooms(options) => finish(
             rooms::run(&options),

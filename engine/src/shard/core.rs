@@ -128,6 +128,8 @@ impl<I: MediaIo> Core<I> {
                     .transpose()
             });
         let sip_sockets = sip_sockets.collect::<std::io::Result<_>>()?;
+        // Who asks as soon as the server is ready is told the truth.
+        stage.flush(&common.meters.cores[usize::from(index.0)]);
         let shards = common.mailboxes.len();
         Ok(Self {
             index,

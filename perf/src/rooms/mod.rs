@@ -27,8 +27,8 @@ mod tone;
 
 use media::{Media, Sockets};
 pub(crate) use report::Report;
-pub(crate) use signalling::{Seat, Signalling};
-use sip::SipCallers;
+pub(crate) use signalling::{Seat, Signalling, Stream};
+pub(crate) use sip::SipCallers;
 
 /// Samples per second; the RTP clock.
 const RATE: u32 = engine::codec::SAMPLE_RATE;

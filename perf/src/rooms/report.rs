@@ -125,6 +125,14 @@ impl Report {
         self.participants
     }
 
+    pub(crate) fn delay_ms_p50(&self) -> f64 {
+        self.delay_ms_p50
+    }
+
+    pub(crate) fn kib_per_participant(&self) -> Option<f64> {
+        self.server_kib_per_participant
+    }
+
     pub(crate) fn delay_ms_p99(&self) -> f64 {
         self.delay_ms_p99
     }

@@ -1,0 +1,76 @@
+//! A server of our own, on a core of its own, that ends with us.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use crate::process;
+
+/// How long a server may take to start, and to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Server(Child);
+
+impl Server {
+    /// Starts it on `core`; our own thread stays where it was.
+    pub(super) fn start(command: &mut Command, core: usize) -> Result<Self, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |error: std::io::Error| format!("{program}: {error}");
+        // A child begins on the processors of the thread that made it.
+        let ours = rustix::thread::sched_getaffinity(None).map_err(|error| failed(error.into()))?;
+        process::pin(core).map_err(failed)?;
+        let child = command.spawn();
+        rustix::thread::sched_setaffinity(None, &ours).map_err(|error| failed(error.into()))?;
+        child.map(Self).map_err(failed)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until `ready` is.
+    pub(super) fn wait_until<T>(
+        &mut self,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T, String> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(ready) = ready() {
+                return Ok(ready);
+            }
+            if let Ok(Some(status)) = self.0.try_wait() {
+                return Err(format!("ended at once: {status}"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("is not ready after ten seconds".to_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Ok(Some(_)) = self.0.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A TCP port, and the UDP port of the same number, that were free a moment ago.
+pub(super) fn free_port() -> Result<SocketAddr, String> {
+    let free = || {
+        let listener = TcpListener::bind("127.0.0.1:0").ok()?;
+        let address = listener.local_addr().ok()?;
+        std::net::UdpSocket::bind(address).ok().map(|_| address)
+    };
+    (0..100)
+        .find_map(|_| free())
+        .ok_or_else(|| "no port is free".to_owned())
+}
