@@ -90,6 +90,7 @@ impl Endpoint {
     pub(super) fn call(&mut self, key: CallKey) -> Option<&mut Call> {
         self.calls
             .get_mut(key.slot as usize)
+            .map(|call| &mut **call)
             .filter(|call| call.generation == key.generation)
     }
 
@@ -111,7 +112,7 @@ impl Endpoint {
         let dialog = call.dialog();
         let key = CallKey {
             generation: call.generation,
-            slot: self.calls.insert(call) as u32,
+            slot: self.calls.insert(Box::new(call)) as u32,
         };
         self.call_of.insert(dialog, key);
         key
@@ -278,7 +279,7 @@ impl Endpoint {
             machine,
         };
         let key = SlotKey {
-            slot: self.clients.insert(client) as u32,
+            slot: self.clients.insert(Box::new(client)) as u32,
             generation,
         };
         self.client_of.insert(branch, key);

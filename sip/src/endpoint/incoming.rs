@@ -532,7 +532,7 @@ impl Endpoint {
             identity: String::new(),
         };
         let slot = SlotKey {
-            slot: self.servers.insert(server) as u32,
+            slot: self.servers.insert(Box::new(server)) as u32,
             generation,
         };
         self.server_of.insert(key, slot);

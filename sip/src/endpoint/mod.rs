@@ -213,12 +213,13 @@ pub struct Endpoint {
     config: Config,
     random: u64,
     generation: u32,
-    servers: Slab<ServerTransaction>,
+    // Boxed, all three: thousands are made in a second of a rush, and a slab that grows moves what it holds.
+    servers: Slab<Box<ServerTransaction>>,
     server_of: HashMap<Key, SlotKey>,
     server_by_identity: HashMap<String, SlotKey>,
-    clients: Slab<ClientTransaction>,
+    clients: Slab<Box<ClientTransaction>>,
     client_of: HashMap<String, SlotKey>,
-    calls: Slab<Call>,
+    calls: Slab<Box<Call>>,
     call_of: HashMap<DialogKey, CallKey>,
     deadlines: BinaryHeap<Reverse<(Instant, u64, Wake)>>,
     /// Orders deadlines of the same instant.
@@ -438,12 +439,14 @@ impl Endpoint {
     fn server(&mut self, key: SlotKey) -> Option<&mut ServerTransaction> {
         self.servers
             .get_mut(key.slot as usize)
+            .map(|server| &mut **server)
             .filter(|server| server.generation == key.generation)
     }
 
     fn client(&mut self, key: SlotKey) -> Option<&mut ClientTransaction> {
         self.clients
             .get_mut(key.slot as usize)
+            .map(|client| &mut **client)
             .filter(|client| client.generation == key.generation)
     }
 
