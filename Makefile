@@ -5,10 +5,10 @@ SECONDS ?= 60
 TARGET ?= 127.0.0.1:5060
 
 .DEFAULT_GOAL := help
-.PHONY: help build run call test sipp bench kernels flamegraph fuzz lint
+.PHONY: help build run call test sipp bench kernel-times kernels flamegraph fuzz lint
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build:  ## the release binary, target/release/plenum
 	cargo build --release -p engine
@@ -31,7 +31,12 @@ sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	@perf/setup.sh sipp
 	perf/sipp/run.sh $(TARGET)
 
-bench:  ## how fast: every benchmark
+bench:  ## how much: limit, capacity, calls, memory, peers, into perf/RESULTS.md; half an hour
+	@perf/setup.sh sipp janus curl kill
+	cargo build --release -p engine -p perf
+	perf/bench.sh $(SECTIONS)
+
+kernel-times:  ## how fast: the audio kernels, and a shard's turn without the network
 	cargo bench --workspace
 
 kernels:  ## instructions of every audio kernel at every level, the same on each run
