@@ -4,7 +4,7 @@ mod common;
 
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{PLENUM, Phone, Server, free_port, http, scratch};
 use simd_json::prelude::*;
@@ -283,4 +283,28 @@ fn flamegraphs_are_fetched_compared_and_refused_in_one_line() {
     std::fs::remove_file(stacks).unwrap();
     let output = flamegraph(&["--diff", stacks, stacks, "--folded", "-o", "-"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_ledger_accounts_for_every_moment_of_a_core() {
+    let server = Server::start(&["server.cores=0"]);
+    let _phone = Phone::call(&server.uri("lobby"), &["--tone", "440"]);
+    server.wait_until("the call is up", |server| server.participants() == 1);
+    let read = || {
+        let asked = Instant::now();
+        let phases = server.metric("plenum_phase_seconds_total");
+        let cpu = server.metric("plenum_cpu_seconds_total");
+        (asked, Instant::now(), phases, cpu)
+    };
+    let before = read();
+    std::thread::sleep(Duration::from_millis(1_500));
+    let after = read();
+    // A shard that waits for the processor books the wait when it goes on.
+    let slack = 0.5;
+    let phases = after.2 - before.2;
+    let least = (after.0 - before.1).as_secs_f64() - slack;
+    let most = (after.1 - before.0).as_secs_f64() + slack;
+    assert!((least..most).contains(&phases), "{phases} s were booked");
+    let cpu = after.3 - before.3;
+    assert!(cpu > 0.0 && cpu < phases + slack, "{cpu} s of CPU time");
 }

@@ -217,9 +217,11 @@ impl fmt::Display for Report {
                 write!(f, "; the server: {:.0} % of that", share * 1e2)?;
             }
         }
-        let next = self.trials.iter().find(|trial| {
-            trial.broken.is_some() && trial.rooms.participants() > best.rooms.participants()
-        });
+        let larger = self
+            .trials
+            .iter()
+            .filter(|trial| trial.rooms.participants() > best.rooms.participants());
+        let next = larger.min_by_key(|trial| trial.rooms.participants());
         if next.is_some_and(|trial| trial.rooms.generator_is_the_bottleneck()) {
             write!(
                 f,
