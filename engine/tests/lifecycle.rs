@@ -140,7 +140,7 @@ fn sigterm_drains_lets_calls_finish_and_then_says_bye() {
     long.succeed();
     UdpSocket::bind(server.sip).expect("the port is free again");
     // The kernel takes a ring apart, and with it the listening sockets, a moment after its process.
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while TcpListener::bind(server.sip).is_err() {
         assert!(
             start.elapsed() < common::PATIENCE,
@@ -196,7 +196,7 @@ fn sighup_takes_over_what_can_change() {
         )
     };
     hup();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while max() != Some(700) {
         assert!(start.elapsed() < common::PATIENCE, "never reloaded");
         std::thread::sleep(Duration::from_millis(20));
