@@ -29,14 +29,14 @@ workloads=(rooms-of-10 rooms-of-2 hall calls)
 # load_of WORKLOAD SIP-ADDRESS SECONDS: the load as a command line.
 load_of() {
     case $1 in
-        # 1000 callers, 200 of them talking: hearing, mixing, encoding and sending.
-        rooms-of-10) echo "$binaries/plenum-perf rooms $2 --rooms 100 --participants 10 --talkers 2 --seconds $3" ;;
-        # 600 callers, all talking: nobody shares a mix with anybody.
-        rooms-of-2) echo "$binaries/plenum-perf rooms $2 --rooms 300 --participants 2 --talkers 2 --seconds $3" ;;
-        # 1000 callers in one room: a mix for three talkers, one for all others, 997 sends of it.
-        hall) echo "$binaries/plenum-perf rooms $2 --rooms 1 --participants 1000 --talkers 3 --seconds $3" ;;
-        # 100 calls a second, each in a room of its own for half a second: signalling.
-        calls) echo "sipp $2 -sf perf/sipp/rooms.xml -i 127.0.0.1 -nostdin -r 100 -m $((100 * ($3 + 2))) -d 500 -timeout $(($3 + 30)) -timeout_error" ;;
+        # 3000 callers, 600 of them talking: hearing, mixing, encoding and sending.
+        rooms-of-10) echo "$binaries/plenum-perf rooms $2 --rooms 300 --participants 10 --talkers 2 --seconds $3" ;;
+        # 1600 callers, all talking: nobody shares a mix with anybody.
+        rooms-of-2) echo "$binaries/plenum-perf rooms $2 --rooms 800 --participants 2 --talkers 2 --seconds $3" ;;
+        # 3000 callers in one room: a mix for three talkers, one for all others, 2997 sends of it.
+        hall) echo "$binaries/plenum-perf rooms $2 --rooms 1 --participants 3000 --talkers 3 --seconds $3" ;;
+        # 1000 calls a second, each in a room of its own for half a second: signalling.
+        calls) echo "sipp $2 -sf perf/sipp/rooms.xml -i 127.0.0.1 -nostdin -r 1000 -m $((1000 * ($3 + 2))) -l 4000 -d 500 -timeout $(($3 + 30)) -timeout_error" ;;
         *) echo "record.sh: no such workload: $1; there are ${workloads[*]}" >&2; return 2 ;;
     esac
 }

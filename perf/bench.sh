@@ -33,7 +33,7 @@ run() {
     local title=$1
     shift
     echo "bench: $title" >&2
-    say "" "## $title" "" '```' "$ ${*//"$binaries/"/}"
+    say "" "## $title" "" '```' "$ $(basename "$1") ${*:2}"
     "$@" 2>"$scratch/table" >"$scratch/json" || failed=1
     tee -a "$results" <"$scratch/table" >&2
     say "" '```'

@@ -85,7 +85,7 @@ struct Contender {
     name: String,
     /// The largest size that held.
     best: Option<rooms::Report>,
-    /// Why the next one did not, or why nothing was tried.
+    /// Why the next one did not.
     end: Option<String>,
 }
 
@@ -111,32 +111,24 @@ pub(crate) fn run(options: &Options) -> Result<Report, RoomsError> {
     Ok(Report { contenders })
 }
 
+// A server of its own for each trial, so that none inherits another's memory.
+
 fn plenum(options: &Options) -> Contender {
-    match Plenum::start(&options.plenum, options.server_core) {
-        Err(reason) => absent("Plenum", reason),
-        Ok(server) => climb("Plenum", options, |size| {
-            let mut callers = SipCallers::new(server.sip, options.scene.dial_rate)?;
-            attempt(options, &mut callers, server.sip, Some(server.pid()), size)
-        }),
-    }
+    climb("Plenum", options, |size| {
+        let server =
+            Plenum::start(&options.plenum, options.server_core).map_err(RoomsError::Signalling)?;
+        let mut callers = SipCallers::new(server.sip, options.scene.dial_rate)?;
+        attempt(options, &mut callers, server.sip, Some(server.pid()), size)
+    })
 }
 
 fn janus(options: &Options) -> Contender {
-    match Janus::start(&options.janus, options.server_core) {
-        Err(reason) => absent("Janus", reason),
-        Ok(server) => climb("Janus", options, |size| {
-            let mut callers = server.callers();
-            attempt(options, &mut callers, server.http, Some(server.pid()), size)
-        }),
-    }
-}
-
-fn absent(name: &str, reason: String) -> Contender {
-    Contender {
-        name: name.to_owned(),
-        best: None,
-        end: Some(reason),
-    }
+    climb("Janus", options, |size| {
+        let server =
+            Janus::start(&options.janus, options.server_core).map_err(RoomsError::Signalling)?;
+        let mut callers = server.callers();
+        attempt(options, &mut callers, server.http, Some(server.pid()), size)
+    })
 }
 
 fn attempt(
