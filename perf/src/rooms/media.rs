@@ -251,8 +251,12 @@ impl Payloads {
         let samples = options.ptime as usize * RATE as usize / 1_000;
         let amplitude = tone::amplitude(options.talkers.max(1));
         let pitch = |hz| tone::payload(options.codec, kernels, hz, amplitude, samples);
+        let pitch_of_nobody = || tone::payload(options.codec, kernels, 0.0, 0.0, samples);
         Self {
-            silence: tone::payload(options.codec, kernels, 0.0, 0.0, samples),
+            silence: match options.silence {
+                Silence::Packets | Silence::None => pitch_of_nobody(),
+                Silence::Noise => tone::noise(options.codec, kernels, 1, samples),
+            },
             talkers: (0..options.talkers)
                 .map(|talker| [pitch(tone::tone_hz(talker)), pitch(tone::burst_hz(talker))])
                 .collect(),

@@ -97,6 +97,8 @@ pub(crate) struct Scene {
 pub(crate) enum Silence {
     /// Packets of silence, as phones do
     Packets,
+    /// Packets of faint noise, as phones in real rooms do
+    Noise,
     /// Nothing, as phones do that suppress silence
     None,
 }

@@ -1,6 +1,7 @@
 //! Pitches and their detection.
 
 use engine::codec::Codec;
+use engine::random::Random;
 use mixer_simd::Kernels;
 
 use super::RATE;
@@ -41,6 +42,17 @@ pub(super) fn payload(
     let sample = |i: usize| {
         (amplitude * (std::f64::consts::TAU * hz * i as f64 / f64::from(RATE)).sin()) as i16
     };
+    let pcm: Vec<i16> = (0..samples).map(sample).collect();
+    let mut payload = Vec::new();
+    codec.encoder(kernels).encode(&pcm, &mut payload);
+    payload
+}
+
+/// One packet's payload of white noise at about -65 dBov: a quiet room, and nobody talking.
+pub(super) fn noise(codec: Codec, kernels: Kernels, random: u64, samples: usize) -> Vec<u8> {
+    const AMPLITUDE: i64 = 32;
+    let mut random = Random::new(random);
+    let sample = |_| ((random.next_u64() >> 33) as i64 % (2 * AMPLITUDE + 1) - AMPLITUDE) as i16;
     let pcm: Vec<i16> = (0..samples).map(sample).collect();
     let mut payload = Vec::new();
     codec.encoder(kernels).encode(&pcm, &mut payload);
