@@ -132,7 +132,7 @@ pub struct Session {
     latch: Latch,
     source: Option<Source>,
     /// A new source from the peer's address, until it is believed.
-    successor: Option<Source>,
+    successor: Option<Box<Source>>,
     /// The source before.
     predecessor: Option<u32>,
     jitter: JitterBuffer,
@@ -323,18 +323,18 @@ impl Session {
     fn prove(&mut self, packet: &Packet<'_>) -> Result<bool, Discard> {
         let successor = match &mut self.successor {
             Some(successor) if successor.ssrc() == packet.ssrc => successor,
-            other => other.insert(Source::new(
+            other => other.insert(Box::new(Source::new(
                 packet.ssrc,
                 packet.sequence,
                 self.config.clock_rate,
-            )),
+            ))),
         };
         if successor.handle(packet.sequence) == Heard::Probation {
             return Err(Discard::Probation);
         }
         self.lost_before = self.lost();
         self.predecessor = self.source.as_ref().map(Source::ssrc);
-        self.source = self.successor.take();
+        self.source = self.successor.take().map(|successor| *successor);
         self.jitter.reset();
         Ok(true)
     }

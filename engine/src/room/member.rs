@@ -62,9 +62,14 @@ pub struct Member {
 
     /// What his shard knows him by.
     badge: u32,
+    joined_at: Instant,
+    cold: Box<Cold>,
+}
+
+/// What no packet and no tick needs, out of the way of what they do.
+struct Cold {
     entity: String,
     joined: SystemTime,
-    joined_at: Instant,
     /// Statistics already counted in the meters.
     counted: Stats,
 }
@@ -97,16 +102,18 @@ impl Member {
             has_frame: false,
             pending: Vec::new(),
             pending_for: Duration::ZERO,
-            entity,
-            joined,
             joined_at: now,
-            counted: Stats::default(),
+            cold: Box::new(Cold {
+                entity,
+                joined,
+                counted: Stats::default(),
+            }),
         }
     }
 
     /// Who he is: the URI of his From header.
     pub fn entity(&self) -> &str {
-        &self.entity
+        &self.cold.entity
     }
 
     pub fn badge(&self) -> u32 {
@@ -114,7 +121,7 @@ impl Member {
     }
 
     pub fn joined(&self) -> SystemTime {
-        self.joined
+        self.cold.joined
     }
 
     pub fn leg(&self) -> &Leg {
@@ -199,10 +206,10 @@ impl Member {
     pub fn count(&mut self) -> StatsDelta {
         let now = self.session.stats();
         let delta = StatsDelta {
-            lost: now.lost.saturating_sub(self.counted.lost),
-            late: now.late.saturating_sub(self.counted.late),
+            lost: now.lost.saturating_sub(self.cold.counted.lost),
+            late: now.late.saturating_sub(self.cold.counted.late),
         };
-        self.counted = now;
+        self.cold.counted = now;
         delta
     }
 
