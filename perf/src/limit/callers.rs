@@ -12,7 +12,8 @@ use super::{HEADER_LEN, PACKET_LEN, PACKETS_PER_SECOND};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    pub(super) sent: u64,
+    /// Also what the kernel refused to take.
+    pub(super) offered: u64,
     pub(super) received: u64,
 }
 
@@ -72,7 +73,8 @@ impl Load for Callers {
                     io.queue(socket, server, &[0x80; HEADER_LEN], payload);
                 }
             }
-            counts.sent += io.flush().sent;
+            let flushed = io.flush();
+            counts.offered += flushed.sent + flushed.failed;
         }
         self.done = until;
         Ok(())

@@ -25,8 +25,11 @@ pub(crate) struct Row {
     callers_cpu: f64,
 }
 
-/// Above this a thread had no time to spare.
+/// Above this share of its core the echo had no time to spare.
 const FULL: f64 = 0.95;
+
+/// And the callers, whose turns have to begin in time, some way before that.
+const CALLERS_FULL: f64 = 0.9;
 
 impl Row {
     pub(crate) fn participants_per_core(&self) -> f64 {
@@ -88,7 +91,7 @@ impl fmt::Display for Row {
         if self.echo_cpu > FULL {
             write!(f, "  (the core was full)")?;
         }
-        if self.callers_cpu > FULL {
+        if self.callers_cpu > CALLERS_FULL {
             write!(f, "  (the callers' core was full)")?;
         }
         Ok(())

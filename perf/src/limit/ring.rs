@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use engine::io::HARVEST_MAX;
 use io_uring::types::{BufRingEntry, Fixed, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -268,7 +269,7 @@ impl Way for Ring {
         self.ring.submit()?;
         let mut echoed = 0;
         let mut filled = 0;
-        loop {
+        while echoed < HARVEST_MAX as u64 {
             let Some(completion) = self.ring.completion().next() else {
                 break;
             };

@@ -8,6 +8,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
+use engine::io::HARVEST_MAX;
+
 use super::callers::{Counts, due};
 use super::echo::{Load, Way};
 use super::{PACKET_LEN, PACKETS_PER_SECOND};
@@ -57,8 +59,8 @@ fn receive(socket: &UdpSocket, piece: &mut [u8]) -> io::Result<Option<(u64, Sock
     }
 }
 
-/// Sends so many packets; returns how many the kernel took.
-fn send(socket: &UdpSocket, to: SocketAddr, packets: u64) -> u64 {
+/// Sends so many packets, or as many as the kernel takes.
+fn send(socket: &UdpSocket, to: SocketAddr, packets: u64) {
     let piece = [0xD5; SEGMENTS_MAX * PACKET_LEN];
     let mut sent = 0;
     while sent < packets {
@@ -71,7 +73,6 @@ fn send(socket: &UdpSocket, to: SocketAddr, packets: u64) -> u64 {
         }
         sent += now;
     }
-    sent
 }
 
 pub(super) struct Segments {
@@ -98,7 +99,9 @@ impl Way for Segments {
 
     fn echo(&mut self) -> io::Result<u64> {
         let mut echoed = 0;
-        while let Some((packets, from)) = receive(&self.socket, &mut self.piece)? {
+        while echoed < HARVEST_MAX as u64
+            && let Some((packets, from)) = receive(&self.socket, &mut self.piece)?
+        {
             send(&self.socket, from, packets);
             echoed += packets;
         }
@@ -140,7 +143,8 @@ impl Load for Bulk {
         let until = due(now - self.start) * self.callers * PACKETS_PER_SECOND / 1_000;
         if sending {
             let packets = (until - self.done).min(self.callers);
-            self.counts.sent += send(&self.socket, self.server, packets);
+            send(&self.socket, self.server, packets);
+            self.counts.offered += packets;
         }
         self.done = until;
         Ok(())
