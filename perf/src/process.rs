@@ -46,20 +46,25 @@ pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
 /// # Errors
 /// There is no such processor, or it is not ours.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
-    let mut cpus = rustix::thread::CpuSet::new();
+    use rustix::thread::CpuSet;
+    if core >= CpuSet::MAX_CPU {
+        return Err(rustix::io::Errno::INVAL.into());
+    }
+    let mut cpus = CpuSet::new();
     cpus.set(core);
     Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
 }
 
-/// Allows as many open files as the system lets us have.
+/// Allows as many open files as the system lets us have; returns how many, None if there is no limit.
 ///
 /// # Errors
 /// The system says no.
-pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
+pub(crate) fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.maximum)
 }
 
 #[cfg(test)]

@@ -16,9 +16,8 @@ use std::io;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::process;
-
 mod callers;
+mod check;
 mod echo;
 mod media;
 mod report;
@@ -128,8 +127,7 @@ impl From<io::Error> for LimitError {
 /// # Errors
 /// The options make no sense, or the callers' side failed.
 pub(crate) fn run(options: &Options) -> Result<Report, LimitError> {
-    check(options)?;
-    process::raise_descriptor_limit()?;
+    check::options(options)?;
     let shared = options.callers.div_ceil(options.caller_sockets);
     let each = options.callers;
     let ways = [
@@ -196,8 +194,7 @@ pub(crate) fn best(
         peer_core,
         only: None,
     };
-    check(&options)?;
-    process::raise_descriptor_limit()?;
+    check::options(&options)?;
     let mut best = Vec::new();
     for sockets in [callers.div_ceil(caller_sockets), callers] {
         let mut rows = Vec::new();
@@ -214,18 +211,4 @@ pub(crate) fn best(
         );
     }
     Ok(best)
-}
-
-fn check(options: &Options) -> Result<(), LimitError> {
-    let refused = |reason: &str| Err(LimitError::Options(reason.to_owned()));
-    if options.callers == 0 || options.caller_sockets == 0 {
-        return refused("there is nobody to send");
-    }
-    if options.seconds == 0 || options.runs == 0 {
-        return refused("nothing is measured in no time");
-    }
-    if options.core == options.peer_core {
-        return refused("--core and --peer-core are the same: callers would be measured too");
-    }
-    Ok(())
 }
