@@ -20,9 +20,7 @@ use std::{
 };
 
 use cfw::SvrId;
-pub use parse::{
-    Advertise, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen, SipTransport,
-};
+pub use parse::{Advertise, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen};
 use values::Values;
 
 /// Most talkers a mix can hold: above this nobody understands a word, and the mixing tables are

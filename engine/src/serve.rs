@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::oneshot;
 
 use crate::admin::{Admin, AdminThread, ConferenceView, ShardQueries};
-use crate::config::{Config, ConfigError, SipListen, SipTransport};
+use crate::config::{Config, ConfigError, SipListen};
 use crate::limits;
 use crate::load::{Admission, Calibration};
 use crate::log::LogHandle;
@@ -329,10 +329,7 @@ fn sip_config(config: &Config, owner: ShardIndex, seed: u64) -> sip::Config {
         .iter()
         .enumerate()
         .map(|(index, listen)| ListenerIdentity {
-            transport: match listen.transport {
-                SipTransport::Udp => Transport::Udp,
-                SipTransport::Tcp => Transport::Tcp,
-            },
+            transport: listen.transport,
             sent_by: public_address(config, index),
         });
     let user_agent = format!("plenum/{}", env!("CARGO_PKG_VERSION"));
@@ -379,12 +376,12 @@ fn bind_one(listen: &mut SipListen, index: u16, shares: &mut [Sockets]) -> io::R
             listen.address = address;
         }
         match listen.transport {
-            SipTransport::Udp => {
+            Transport::Udp => {
                 // As much as the system allows; less only loses bursts.
                 let _ = socket.set_recv_buffer_size(SIP_BUFFER);
                 share.udp.push(Some(UdpSocket::from(socket)));
             }
-            SipTransport::Tcp => {
+            _ => {
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
                 socket.listen(BACKLOG)?;
                 share.udp.push(None);
@@ -397,11 +394,11 @@ fn bind_one(listen: &mut SipListen, index: u16, shares: &mut [Sockets]) -> io::R
 
 fn socket(listen: &SipListen, shared: bool) -> io::Result<Socket> {
     let (kind, protocol) = match listen.transport {
-        SipTransport::Udp => (Type::DGRAM, Protocol::UDP),
-        SipTransport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        _ => (Type::STREAM, Protocol::TCP),
     };
     let socket = Socket::new(Domain::for_address(listen.address), kind, Some(protocol))?;
-    if listen.transport == SipTransport::Tcp {
+    if listen.transport.is_reliable() {
         // Connections of a server that has just ended do not keep the next one out.
         socket.set_reuse_address(true)?;
     }

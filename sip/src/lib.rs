@@ -38,6 +38,10 @@ pub use transaction::Timers;
 pub enum Transport {
     Udp,
     Tcp,
+    Tls,
+    /// WebSocket (RFC 7118), without and with TLS.
+    Ws,
+    Wss,
 }
 
 impl Transport {
@@ -46,12 +50,36 @@ impl Transport {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+        }
+    }
+
+    /// As a SIP URI names it in its `transport` parameter; None where the URI needs none.
+    pub const fn uri_parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp => Some("tcp"),
+            Self::Tls => Some("tls"),
+            Self::Ws => Some("ws"),
+            Self::Wss => Some("wss"),
+        }
+    }
+
+    /// The port of a URI or Via that names none (RFC 3261 §19.1.2, RFC 7118 §5).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
     }
 
     /// Delivers everything in order or fails as a whole.
     pub const fn is_reliable(self) -> bool {
-        matches!(self, Self::Tcp)
+        !matches!(self, Self::Udp)
     }
 }
 
@@ -62,7 +90,7 @@ pub struct Flow {
     pub peer: SocketAddr,
     /// Index of the listening address it came to or leaves from.
     pub listener: u16,
-    /// Number of the connection; 0 on UDP.
+    /// Number of the connection; 0 on UDP, and where a connection to `peer` is still to be made.
     pub stream: u64,
 }
 

@@ -39,7 +39,7 @@ impl Wire {
                 socket.set_nonblocking(true)?;
                 (Socket::Udp(socket), 0)
             }
-            Transport::Tcp => {
+            _ => {
                 let stream = TcpStream::connect_timeout(&peer, CONNECT_TIMEOUT)?;
                 stream.set_nodelay(true)?;
                 stream.set_nonblocking(true)?;

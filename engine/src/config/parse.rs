@@ -9,6 +9,7 @@ use std::{
 };
 
 use cfw::svr_id::{SvrId, SvrIdError};
+use sip::Transport;
 
 /// Longest room name: it stands in every SIP message of the room.
 const ROOM_NAME_LEN_MAX: usize = 64;
@@ -74,16 +75,10 @@ fn ranges(sorted: &[usize]) -> String {
         .join(",")
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SipTransport {
-    Udp,
-    Tcp,
-}
-
 /// A transport and the address to listen on: `udp:127.0.0.1:5060`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SipListen {
-    pub transport: SipTransport,
+    pub transport: Transport,
     pub address: SocketAddr,
 }
 
@@ -93,8 +88,8 @@ impl FromStr for SipListen {
     fn from_str(text: &str) -> Result<Self, String> {
         let (transport, address) = text.split_once(':').unwrap_or((text, ""));
         let transport = match transport {
-            "udp" => SipTransport::Udp,
-            "tcp" => SipTransport::Tcp,
+            "udp" => Transport::Udp,
+            "tcp" => Transport::Tcp,
             "tls" => return Err(format!("{text}: tls is not supported in this version")),
             _ => return Err(format!("\"{text}\" does not begin with udp: or tcp:")),
         };
@@ -107,10 +102,7 @@ impl FromStr for SipListen {
 
 impl fmt::Display for SipListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match self.transport {
-            SipTransport::Udp => "udp",
-            SipTransport::Tcp => "tcp",
-        };
+        let transport = self.transport.name().to_ascii_lowercase();
         write!(f, "{transport}:{}", self.address)
     }
 }

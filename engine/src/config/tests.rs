@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use sip::Transport;
+
 use super::{values::KEYS, *};
 
 const CORES: [usize; 2] = [0, 1];
@@ -169,7 +171,7 @@ fn sets_are_split_at_the_first_equals_sign() {
 #[test]
 fn lists_in_text_are_comma_separated() {
     let config = set("sip.listen=udp:127.0.0.1:5061, tcp:[::1]:5062");
-    assert_eq!(config.sip.listen[1].transport, SipTransport::Tcp);
+    assert_eq!(config.sip.listen[1].transport, Transport::Tcp);
     assert_eq!(config.sip.listen[1].address, "[::1]:5062".parse().unwrap());
     assert_eq!(set("cluster.trusted=").cluster.trusted, []);
     assert_eq!(set("rooms.names=blue,green").rooms.names, ["blue", "green"]);

@@ -151,7 +151,8 @@ impl<I: MediaIo> Core<I> {
         })
     }
 
-    /// One turn. `streams` is emptied; `writes` gets what is to be written to connections of this shard.
+    /// One turn. `streams` is emptied; `writes` gets what is to be written to connections of this shard,
+    /// or to new ones where the flow has no number.
     ///
     /// Sound comes first: rooms tick and their packets leave before signalling is looked at. When turns
     /// come late, what is put off is in this order: statistics and RTCP reports, then new signalling
@@ -161,7 +162,7 @@ impl<I: MediaIo> Core<I> {
         now: Instant,
         wall: SystemTime,
         streams: &mut Vec<StreamEvent>,
-        writes: &mut Vec<(u64, Bytes)>,
+        writes: &mut Vec<(Flow, Bytes)>,
     ) -> Turned {
         let meters = self.common.meters.clone();
         let meters = &meters.cores[usize::from(self.index.0)];
@@ -343,7 +344,7 @@ impl<I: MediaIo> Core<I> {
         }
     }
 
-    fn read_mail(&mut self, now: Instant, writes: &mut Vec<(u64, Bytes)>, meters: &CoreMeters) {
+    fn read_mail(&mut self, now: Instant, writes: &mut Vec<(Flow, Bytes)>, meters: &CoreMeters) {
         for _ in 0..MAIL_PER_TURN_MAX {
             let Some(mail) = self.common.mailboxes.read(self.index) else {
                 return;
@@ -362,7 +363,7 @@ impl<I: MediaIo> Core<I> {
                     self.last_sip = Some(now);
                     self.sip.handle_message(now, flow, &message);
                 }
-                Mail::Write { flow, message } => writes.push((flow.stream, message)),
+                Mail::Write { flow, message } => writes.push((flow, message)),
                 Mail::FlowClosed { flow } => self.sip.handle_flow_closed(now, flow),
                 Mail::RoomOpened { room, owner } => self.directory.opened(now, &room, owner),
                 Mail::RoomClosed { room } => self.directory.closed(now, &room),
@@ -411,7 +412,7 @@ impl<I: MediaIo> Core<I> {
         now: Instant,
         wall: SystemTime,
         ntp: u64,
-        writes: &mut Vec<(u64, Bytes)>,
+        writes: &mut Vec<(Flow, Bytes)>,
         meters: &CoreMeters,
     ) {
         while let Some(output) = self.sip.poll_output() {
@@ -440,7 +441,7 @@ impl<I: MediaIo> Core<I> {
         &mut self,
         flow: Flow,
         message: Bytes,
-        writes: &mut Vec<(u64, Bytes)>,
+        writes: &mut Vec<(Flow, Bytes)>,
         meters: &CoreMeters,
     ) {
         meters.sip_sent.add(1);
@@ -453,8 +454,8 @@ impl<I: MediaIo> Core<I> {
                 let payload = self.stage.io().share(&message);
                 self.stage.io().queue(socket, flow.peer, &[], payload);
             }
-            Transport::Tcp => match stream_holder(flow.stream) {
-                holder if holder == self.index => writes.push((flow.stream, message)),
+            _ => match stream_holder(flow.stream) {
+                holder if flow.stream == 0 || holder == self.index => writes.push((flow, message)),
                 holder => drop(self.outbox.post(holder, Mail::Write { flow, message })),
             },
         }

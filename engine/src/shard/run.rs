@@ -113,9 +113,9 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         let now = Instant::now();
         streams.take(&mut events);
         let turned = core.turn(now, SystemTime::now(), &mut events, &mut writes);
-        for (stream, message) in writes.drain(..) {
+        for (flow, message) in writes.drain(..) {
             // False: the connection has gone, which the next turn is told.
-            let _ = streams.send(stream, message);
+            let _ = streams.send(flow.stream, message);
         }
         let done = Instant::now();
         if turned.ended {

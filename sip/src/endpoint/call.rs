@@ -291,9 +291,9 @@ impl Endpoint {
     pub(super) fn contact_value(&self, user: &str, flow: &Flow) -> String {
         let user = escape(user);
         let sent_by = &self.identity(flow).sent_by;
-        let transport = match flow.transport {
-            crate::Transport::Udp => "",
-            crate::Transport::Tcp => ";transport=tcp",
+        let transport = match flow.transport.uri_parameter() {
+            None => String::new(),
+            Some(name) => format!(";transport={name}"),
         };
         let focus = if self.config.focus { ";isfocus" } else { "" };
         format!("<sip:{user}@{sent_by}{transport}>{focus}")
