@@ -22,7 +22,7 @@ length_max() {
 }
 
 dictionary() {
-    case $1 in sip_*) echo -dict=sip.dict ;; sdp) echo -dict=sdp.dict ;; esac
+    case $1 in sip_*) echo -dict=sip.dict ;; sdp | digest) echo "-dict=$1.dict" ;; esac
 }
 
 seeds() {

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod digest;
 mod endpoint;
 pub mod frame;
 pub mod fuzz;
