@@ -28,8 +28,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 pub use endpoint::{
-    CallKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite, ListenerIdentity,
-    Output, Rejection, RequestKey, TooManyCalls,
+    CallKey, ClientKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite,
+    ListenerIdentity, Method, Named, Output, Rejection, Request, RequestKey, SessionPolicy,
+    SubscriptionKey, TooManyCalls,
 };
 pub use scan::{Glance, scan};
 pub use transaction::Timers;

@@ -1,246 +1,11 @@
-//! Two endpoints, one virtual clock, a network that can be spoiled: call flows of RFC 3261.
+//! Call flows of RFC 3261 between two endpoints.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+mod common;
 
-use bytes::Bytes;
-use sip::{
-    Body, CallKey, Config, Ended, Endpoint, Event, Flow, Invitation, Invite, ListenerIdentity,
-    Output, Rejection, Transport,
-};
+use std::time::Duration;
 
-const DELAY: Duration = Duration::from_millis(10);
-
-/// Whether the n-th message (from 0, both directions), which begins with this line, is lost.
-type Loss = Box<dyn Fn(usize, &str) -> bool>;
-
-struct Pair {
-    now: Instant,
-    /// The caller and the callee.
-    ends: [Endpoint; 2],
-    events: [VecDeque<Event>; 2],
-    wire: VecDeque<(Instant, usize, Bytes)>,
-    transport: Transport,
-    sent: Vec<String>,
-    loss: Loss,
-}
-
-fn address(end: usize) -> SocketAddr {
-    ([192, 0, 2, 1 + end as u8], 5060).into()
-}
-
-fn body(text: &str) -> Body {
-    Body {
-        content_type: "application/sdp".to_owned(),
-        content: Bytes::copy_from_slice(text.as_bytes()),
-    }
-}
-
-impl Pair {
-    fn new() -> Self {
-        Self::with(Transport::Udp, Box::new(|_, _| false))
-    }
-
-    fn losing(loss: impl Fn(usize, &str) -> bool + 'static) -> Self {
-        Self::with(Transport::Udp, Box::new(loss))
-    }
-
-    fn with(transport: Transport, loss: Loss) -> Self {
-        let end = |end: usize| {
-            let identity = ListenerIdentity {
-                transport,
-                sent_by: address(end).to_string(),
-            };
-            Endpoint::new(Config::new(end as u16, vec![identity], end as u64 + 1))
-        };
-        Self {
-            now: Instant::now(),
-            ends: [end(0), end(1)],
-            events: Default::default(),
-            wire: VecDeque::new(),
-            transport,
-            sent: Vec::new(),
-            loss,
-        }
-    }
-
-    fn flow(&self, to: usize) -> Flow {
-        let stream = u64::from(self.transport == Transport::Tcp);
-        Flow {
-            transport: self.transport,
-            peer: address(to),
-            listener: 0,
-            stream,
-        }
-    }
-
-    fn call(&mut self, offer: Option<Body>) -> CallKey {
-        let invitation = Invitation {
-            target: format!("sip:room@{}", address(1)),
-            from: "sip:caller@192.0.2.1".to_owned(),
-            contact_user: "caller".to_owned(),
-            body: offer,
-        };
-        let flow = self.flow(1);
-        self.ends[0].invite(self.now, flow, invitation).unwrap()
-    }
-
-    /// Moves what was said onto the wire.
-    fn collect(&mut self) {
-        for end in 0..2 {
-            while let Some(output) = self.ends[end].poll_output() {
-                match output {
-                    Output::Event(event) => self.events[end].push_back(event),
-                    Output::Transmit { flow, message } => {
-                        assert_eq!(flow.peer, address(1 - end), "sent to the other one");
-                        let line = String::from_utf8_lossy(&message)
-                            .lines()
-                            .next()
-                            .unwrap_or_default()
-                            .to_owned();
-                        let lost = (self.loss)(self.sent.len(), &line);
-                        self.sent.push(line);
-                        if !lost {
-                            self.wire.push_back((self.now + DELAY, 1 - end, message));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets time pass up to `limit`, until `done`.
-    fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) {
-        let end = self.now + limit;
-        loop {
-            self.collect();
-            if done(self) {
-                return;
-            }
-            let arrival = self.wire.front().map(|(when, ..)| *when);
-            let timeouts = self.ends.iter().filter_map(Endpoint::poll_timeout);
-            let Some(next) = timeouts.chain(arrival).min().filter(|&next| next <= end) else {
-                self.now = end;
-                return;
-            };
-            self.now = self.now.max(next);
-            if arrival.is_some_and(|when| when <= self.now) {
-                let (_, to, message) = self.wire.pop_front().unwrap();
-                let flow = self.flow(1 - to);
-                self.ends[to].handle_message(self.now, flow, &message);
-            } else {
-                self.ends
-                    .iter_mut()
-                    .for_each(|end| end.handle_timeout(self.now));
-            }
-        }
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.run(time, |_| false);
-    }
-
-    #[track_caller]
-    fn expect<T>(&mut self, end: usize, what: impl Fn(Event) -> Option<T>) -> T {
-        let mut found = None;
-        self.run(Duration::from_secs(100), |pair| {
-            found = pair.events[end].pop_front();
-            found.is_some()
-        });
-        let event = found.expect("an event");
-        let text = format!("{event:?}");
-        what(event).unwrap_or_else(|| panic!("unexpected {text}\n{:#?}", self.sent))
-    }
-
-    #[track_caller]
-    fn expect_invite(&mut self) -> Invite {
-        self.expect(1, |event| {
-            if let Event::Invite(invite) = event {
-                Some(invite)
-            } else {
-                None
-            }
-        })
-    }
-
-    #[track_caller]
-    fn expect_ended(&mut self, end: usize) -> Ended {
-        self.expect(end, |event| {
-            if let Event::Ended { cause, .. } = event {
-                Some(cause)
-            } else {
-                None
-            }
-        })
-    }
-
-    #[track_caller]
-    fn expect_established(&mut self) -> Option<Body> {
-        self.expect(1, |event| {
-            if let Event::Established { body, .. } = event {
-                Some(body)
-            } else {
-                None
-            }
-        })
-    }
-
-    #[track_caller]
-    fn expect_accepted(&mut self) -> Option<Body> {
-        self.expect(0, |event| {
-            if let Event::Accepted { body, .. } = event {
-                Some(body)
-            } else {
-                None
-            }
-        })
-    }
-
-    #[track_caller]
-    fn expect_rejected(&mut self) -> (u16, Option<u32>) {
-        self.expect(0, |event| match event {
-            Event::Rejected {
-                status,
-                retry_after_s,
-                ..
-            } => Some((status, retry_after_s)),
-            _ => None,
-        })
-    }
-
-    /// A call that is up: both ends' names of it.
-    fn up(&mut self) -> (CallKey, CallKey) {
-        let caller = self.call(Some(body("offer")));
-        let callee = self.expect_invite().call;
-        self.ends[1].accept(self.now, callee, "room", body("answer"));
-        assert_eq!(self.expect_accepted(), Some(body("answer")));
-        assert_eq!(self.expect_established(), None);
-        (caller, callee)
-    }
-
-    fn count(&self, start: &str) -> usize {
-        self.sent
-            .iter()
-            .filter(|line| line.starts_with(start))
-            .count()
-    }
-
-    /// Nothing is left behind anywhere.
-    fn assert_forgotten(&mut self) {
-        self.pass(Duration::from_secs(70));
-        assert!(
-            self.events.iter().all(VecDeque::is_empty),
-            "{:?}",
-            self.events
-        );
-        assert!(self.ends.iter().all(Endpoint::is_idle));
-        assert!(
-            self.ends.iter().all(|end| end.poll_timeout().is_none()),
-            "a timer is still armed"
-        );
-    }
-}
+use common::{Pair, address, body};
+use sip::{CallKey, Config, Ended, Endpoint, Event, ListenerIdentity, Rejection, Transport};
 
 #[test]
 fn a_call_is_made_and_ended_by_either_end() {
@@ -298,7 +63,7 @@ fn trying_is_said_only_when_the_answer_takes_time() {
     let callee = pair.expect_invite().call;
     pair.pass(Duration::from_millis(300));
     assert_eq!((pair.count("SIP/2.0 100"), pair.count("INVITE")), (1, 1));
-    pair.ends[1].ring(pair.now, callee);
+    pair.ends[1].ring(pair.now, callee, "room");
     pair.expect(0, |event| {
         matches!(event, Event::Progress { status: 180, .. }).then_some(())
     });
@@ -397,7 +162,7 @@ fn cancel_while_it_rings_ends_the_call() {
     let mut pair = Pair::new();
     let call = pair.call(Some(body("offer")));
     let callee = pair.expect_invite().call;
-    pair.ends[1].ring(pair.now, callee);
+    pair.ends[1].ring(pair.now, callee, "room");
     pair.expect(0, |event| {
         matches!(event, Event::Progress { status: 180, .. }).then_some(())
     });
@@ -461,12 +226,24 @@ fn byes_that_cross_end_the_call_once() {
 }
 
 #[test]
-fn a_connection_that_closes_takes_its_calls_with_it() {
-    let mut pair = Pair::with(Transport::Tcp, Box::new(|_, _| false));
+fn a_connection_that_closes_takes_the_calls_with_it_that_cannot_be_had_anew() {
+    let mut pair = Pair::with(Transport::Ws, Box::new(|_, _| false));
     pair.up();
     let flow = pair.flow(0);
     pair.ends[1].handle_flow_closed(pair.now, flow);
     assert_eq!(pair.expect_ended(1), Ended::TransportFailed);
+}
+
+#[test]
+fn a_call_outlives_its_connection_where_another_can_be_made() {
+    let mut pair = Pair::with(Transport::Tcp, Box::new(|_, _| false));
+    let (_, callee) = pair.up();
+    let flow = pair.flow(0);
+    pair.ends[1].handle_flow_closed(pair.now, flow);
+    pair.ends[1].bye(pair.now, callee, None);
+    assert_eq!(pair.expect_ended(1), Ended::LocalBye);
+    assert_eq!(pair.expect_ended(0), Ended::PeerBye);
+    pair.assert_forgotten();
 }
 
 #[test]

@@ -214,6 +214,7 @@ impl Phone {
                 content_type: "application/sdp".to_owned(),
                 content: Bytes::from(offer.to_string()),
             }),
+            ..Invitation::default()
         };
         let call = endpoint
             .invite(now, wire.flow(), invitation)

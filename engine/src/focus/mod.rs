@@ -100,7 +100,7 @@ impl Focus {
 
     pub fn handle_event<I: MediaIo>(&mut self, event: Event, means: &mut Means<'_, I>) {
         match event {
-            Event::Invite(invite) => self.on_invite(invite, means),
+            Event::Invite(invite) => self.on_invite(*invite, means),
             Event::Reinvite { call, body } => self.on_reinvite(call, body, means),
             Event::Established { call, body } => self.on_established(call, body, means),
             Event::Options { request, user } => self.on_options(request, user.as_deref(), means),
@@ -110,6 +110,7 @@ impl Focus {
             | Event::Accepted { .. }
             | Event::Redirected { .. }
             | Event::Rejected { .. } => {}
+            _ => {}
         }
     }
 
@@ -162,7 +163,8 @@ impl Focus {
                         offer: offer.map(Box::new),
                     };
                 }
-                means.sip.ring(means.now, call);
+                let user = self.calls.get(&call).map(|call| call.room.clone());
+                means.sip.ring(means.now, call, user.as_ref().map_or("", RoomName::as_str));
                 self.ringing.push_back((means.now + ring, call));
             }
             Err(rejection) => {

@@ -94,6 +94,7 @@ impl SipCallers {
                 content_type: "application/sdp".to_owned(),
                 content: Bytes::from(offer.to_string()),
             }),
+            ..Invitation::default()
         };
         let key = self
             .endpoint

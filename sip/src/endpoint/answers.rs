@@ -1,74 +1,35 @@
-//! Responses to requests of ours.
+//! Answers to INVITEs of ours.
 
 use std::time::Instant;
 
-use super::call::{Call, Phase};
-use super::outgoing::cancel_key;
-use super::{CallKey, ClientMachine, Ended, Endpoint, Event};
-use crate::Body;
-use crate::message::Message;
-use crate::message::build::{Extra, follow_up};
-use crate::transaction::{Acts, is_success};
+use super::call::{Abilities, Call, Phase, Up};
+use super::client::Purpose;
+use super::dialog::{Dialog, direct};
+use super::{CallKey, Ended, Endpoint, Event, SlotKey};
+use crate::message::build::Extra;
+use crate::message::{Message, address};
+use crate::{Body, Flow, ListenerIdentity};
 
 impl Endpoint {
-    pub(super) fn on_response(&mut self, now: Instant, response: &Message<'_>, status: u16) {
-        let (Ok(via), Ok(to)) = (response.via(), response.to()) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        let (Some(branch), Ok(cseq)) = (via.branch, response.cseq()) else {
-            return;
-        };
-        let name = if cseq.method == "CANCEL" {
-            cancel_key(&branch)
-        } else {
-            branch
-        };
-        let Some(&key) = self.client_of.get(&name) else {
-            return;
-        };
-        let Some(client) = self.client(key) else {
-            return;
-        };
-        let mut acts = Acts::default();
-        let call = match &mut client.machine {
-            ClientMachine::Invite { machine, call } => {
-                let request = machine.request().clone();
-                let ack = || match Message::parse(&request) {
-                    Ok(request) => follow_up(&request, "ACK", &to.value),
-                    Err(_) => unreachable!("we wrote it"),
-                };
-                machine.on_response(status, ack, &mut acts);
-                Some(*call)
-            }
-            ClientMachine::Other { machine } => {
-                machine.on_response(status, &mut acts);
-                None
-            }
-        };
-        let deliver = acts.deliver;
-        self.act_client(now, key, &mut acts);
-        if let (true, Some(call)) = (deliver, call) {
-            self.on_answer(now, call, response, status);
-        }
-    }
-
-    /// Nobody answered our INVITE.
-    pub(super) fn on_no_answer(&mut self, now: Instant, key: CallKey) {
-        self.on_refusal(now, key, 408, None, Vec::new());
-    }
-
     /// A response to our INVITE that is news.
-    fn on_answer(&mut self, now: Instant, key: CallKey, response: &Message<'_>, status: u16) {
+    pub(super) fn on_answer(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        key: CallKey,
+        response: &Message<'_>,
+        status: u16,
+    ) {
         let Some(call) = self.call(key) else { return };
-        if let Phase::Up { ack: Some(ack), .. } = &call.phase {
-            // The 2xx came again: its ACK was lost.
-            let (flow, ack) = (call.flow, ack.clone());
-            return self.transmit(flow, ack);
+        if call.is_up() {
+            if (200..300).contains(&status) {
+                self.on_accepted_again(now, flow, key, response);
+            }
+            return;
         }
         match status {
-            100..200 => self.on_progress(now, key, status),
-            200..300 => self.on_accepted(now, key, response),
+            100..200 => self.on_progress(now, flow, key, response, status),
+            200..300 => self.on_accepted(now, flow, key, response),
             _ => {
                 let retry_after = response.header("Retry-After").and_then(|value| {
                     value
@@ -86,7 +47,14 @@ impl Endpoint {
         }
     }
 
-    fn on_progress(&mut self, now: Instant, key: CallKey, status: u16) {
+    fn on_progress(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        key: CallKey,
+        response: &Message<'_>,
+        status: u16,
+    ) {
         if let Some(Call {
             phase: Phase::Outgoing {
                 cancelling: true, ..
@@ -98,45 +66,32 @@ impl Endpoint {
             return self.send_cancel(now, key);
         }
         if status > 100 {
+            self.acknowledge_provisional(now, flow, key, response);
             self.tell(Event::Progress { call: key, status });
         }
     }
 
-    fn on_accepted(&mut self, now: Instant, key: CallKey, response: &Message<'_>) {
+    fn on_accepted(&mut self, now: Instant, flow: Flow, key: CallKey, response: &Message<'_>) {
         let (Ok(to), Ok(cseq)) = (response.to(), response.cseq()) else {
             return;
         };
-        let target = response.contact().ok().flatten();
-        let mut routes: Vec<String> = response.all("Record-Route").map(str::to_owned).collect();
-        routes.reverse();
-        let branch = self.new_branch();
+        let listeners = self.config.listeners.clone();
         let Some(call) = self.call(key) else { return };
         let Phase::Outgoing { cancelling, .. } = call.phase else {
             return;
         };
-        call.remote = to.value;
-        call.remote_tag = to.tag;
-        call.routes = routes;
-        if let Some(target) = target {
-            call.target = target;
-        }
-        let flow = call.flow;
-        // RFC 3261 §13.2.2.4: the ACK of a 2xx is a request of its own.
-        let ack = self.in_dialog(key, "ACK", &branch, cseq.number, Extra::default(), None);
-        self.transmit(flow, ack.clone());
-        if let Some(call) = self.call(key) {
-            call.phase = Phase::Up {
-                answer: None,
-                reinvite: None,
-                ack: Some(ack),
-                bye: None,
-            };
-        }
+        call.peer = Abilities::of(response);
+        call.dialog.remote = to.value;
+        call.dialog.remote_tag = to.tag;
+        call.dialog.learn(response, flow, &listeners);
+        call.phase = Phase::Up(Up::default());
+        self.acknowledge(key, cseq.number);
         if cancelling {
             // Answer and CANCEL crossed.
-            self.end(now, key, Ended::Cancelled);
+            self.end(key, Ended::Cancelled);
             return self.send_bye(now, key, None);
         }
+        self.session_answered(now, key, response);
         let content_type = response
             .header("Content-Type")
             .filter(|_| !response.body.is_empty());
@@ -147,9 +102,75 @@ impl Endpoint {
         self.tell(Event::Accepted { call: key, body });
     }
 
-    fn on_refusal(
+    /// RFC 3261 §13.2.2.4: the ACK of a 2xx is a request of its own, repeated when the 2xx is.
+    fn acknowledge(&mut self, key: CallKey, cseq: u32) {
+        let branch = self.new_branch();
+        let Some(flow) = self.call(key).map(|call| call.dialog.flow) else {
+            return;
+        };
+        let via = self.via(&flow, &branch);
+        let user_agent = self.config.user_agent.clone();
+        let Some(call) = self.call(key) else { return };
+        let extra = Extra::default().line("User-Agent", user_agent);
+        let ack = call.dialog.request("ACK", &via, cseq, extra, None);
+        if let Some(up) = call.up() {
+            up.ack = Some((cseq, ack.clone()));
+        }
+        self.transmit(flow, ack);
+    }
+
+    /// The 2xx came again because its ACK was lost; or a fork has brought us to a second peer, who is told
+    /// at once that he is not needed (RFC 3261 §13.2.2.4).
+    fn on_accepted_again(
         &mut self,
         now: Instant,
+        flow: Flow,
+        key: CallKey,
+        response: &Message<'_>,
+    ) {
+        let (Ok(to), Ok(cseq)) = (response.to(), response.cseq()) else {
+            return;
+        };
+        let branch = self.new_branch();
+        let Some(call) = self.call(key) else { return };
+        if call.dialog.remote_tag == to.tag {
+            if let Some(up) = call.up()
+                && let Some((number, ack)) = up.ack.clone()
+                && number == cseq.number
+            {
+                let flow = call.dialog.flow;
+                self.transmit(flow, ack);
+            }
+            return;
+        }
+        let mut other = Dialog {
+            flow,
+            call_id: call.dialog.call_id.clone(),
+            local: call.dialog.local.clone(),
+            remote: to.value,
+            local_tag: call.dialog.local_tag.clone(),
+            remote_tag: to.tag,
+            local_cseq: cseq.number,
+            remote_cseq: None,
+            routes: Vec::new(),
+            target: call.dialog.target.clone(),
+            contact: String::new(),
+            only_udp: true,
+        };
+        other.learn(response, flow, &self.config.listeners);
+        let via = self.via(&other.flow, &branch);
+        let ack = other.request("ACK", &via, cseq.number, Extra::default(), None);
+        self.transmit(other.flow, ack);
+        let branch = self.new_branch();
+        let via = self.via(&other.flow, &branch);
+        let bye = other.request("BYE", &via, cseq.number + 1, Extra::default(), None);
+        // The peer absorbs the repetition, should his 2xx come more than twice.
+        self.start_client(now, branch, other.flow, bye, Purpose::Bye(other.key()));
+    }
+
+    pub(super) fn on_refusal(
+        &mut self,
+        _now: Instant,
         key: CallKey,
         status: u16,
         retry_after_s: Option<u32>,
@@ -163,7 +184,7 @@ impl Endpoint {
             return;
         };
         if *cancelling {
-            self.end(now, key, Ended::Cancelled);
+            self.end(key, Ended::Cancelled);
         } else if contacts.is_empty() {
             self.tell(Event::Rejected {
                 call: key,
@@ -176,7 +197,36 @@ impl Endpoint {
                 contacts,
             });
         }
-        debug_assert!(!is_success(status));
         self.drop_call(key);
+    }
+
+    /// The INVITE of a call goes out in another form.
+    pub(super) fn replace_invite(&mut self, key: CallKey, transaction: SlotKey) {
+        if let Some(Call {
+            phase: Phase::Outgoing { invite, .. },
+            ..
+        }) = self.call(key)
+        {
+            *invite = transaction;
+        }
+    }
+}
+
+impl Dialog {
+    /// What the 2xx to our request says of the peer (RFC 3261 §12.1.2).
+    fn learn(&mut self, response: &Message<'_>, flow: Flow, listeners: &[ListenerIdentity]) {
+        self.routes = response.all("Record-Route").map(str::to_owned).collect();
+        self.routes.reverse();
+        let was_direct = direct(&self.target, flow, listeners) == Some(flow);
+        if let Some(target) = response.contact().ok().flatten() {
+            self.target = target;
+        }
+        let next_hop = match self.routes.first() {
+            Some(route) => address(route).and_then(|uri| direct(&uri, flow, listeners)),
+            // A peer that answered himself is where he answered from, whatever his NAT makes him say.
+            None if was_direct => None,
+            None => direct(&self.target, flow, listeners),
+        };
+        self.flow = next_hop.unwrap_or(flow);
     }
 }

@@ -1,52 +1,57 @@
 //! Requests that come in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::call::{Call, DialogKey, Phase};
-use super::{
-    CallKey, Ended, Endpoint, Event, Invite, RequestKey, ServerMachine, ServerTransaction, SlotKey,
-};
+use super::call::{Abilities, Call, Phase};
+use super::dialog::Dialog;
+use super::event::{Invite, Method, Request};
+use super::subscription::expires_asked;
+use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, ServerTransaction, SlotKey};
 use crate::message::build::{Extra, Template};
 use crate::message::normalise::normalise;
-use crate::message::{CSeq, Malformed, Message, Party, Start, Via, address, is_our_version};
+use crate::message::{CSeq, Malformed, Message, Party, Start, Via, is_our_version};
 use crate::scan::user_of;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::key::Key;
 use crate::transaction::{Acts, Reliable, server};
-use crate::{Body, Flow, Transport};
+use crate::{Body, Flow};
 
-/// What this endpoint does; the rest of [`KNOWN`] is 405, everything else 501 (RFC 3261 §8.2.1).
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO";
-const KNOWN: [&str; 9] = [
+/// What every endpoint does; a focus does [`FOCUS_ALLOW`] as well. The rest of [`KNOWN`] is 405, everything
+/// else 501 (RFC 3261 §8.2.1).
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE";
+const FOCUS_ALLOW: &str =
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE, SUBSCRIBE, REFER, MESSAGE";
+const KNOWN: [&str; 7] = [
     "REGISTER",
     "SUBSCRIBE",
     "NOTIFY",
     "REFER",
     "PUBLISH",
     "MESSAGE",
-    "PRACK",
-    "UPDATE",
     "BENOTIFY",
 ];
 
+/// Options this endpoint knows (RFC 3262, 4028, 3891, 3911, 4488).
+pub(super) const SUPPORTED: &str = "100rel, timer, replaces, join, norefersub";
+
 const SDP: &str = "application/sdp";
-const DTMF: &str = "application/dtmf-relay";
 
 /// Seconds asked for when the endpoint itself is full.
 const RETRY_AFTER_S: u32 = 5;
 
 /// A status with the header lines that explain it.
-struct Refusal(u16, Extra);
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) u16, pub(super) Extra);
 
 impl Refusal {
-    fn new(status: u16) -> Self {
+    pub(super) fn new(status: u16) -> Self {
         Self(status, Extra::default())
     }
 
-    fn with(status: u16, name: &str, value: &str) -> Self {
+    pub(super) fn with(status: u16, name: &str, value: &str) -> Self {
         Self(status, Extra::default().line(name, value))
     }
 }
@@ -61,21 +66,22 @@ impl From<Malformed> for Refusal {
     }
 }
 
-/// What every request has.
-struct Identity {
-    call_id: String,
-    from: Party,
-    to: Party,
-    cseq: CSeq,
+/// What every message has.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) call_id: String,
+    pub(super) from: Party,
+    pub(super) to: Party,
+    pub(super) cseq: CSeq,
 }
 
 impl Identity {
-    fn of(request: &Message<'_>, method: &str) -> Result<Self, Malformed> {
+    pub(super) fn of(message: &Message<'_>, method: &str) -> Result<Self, Malformed> {
         let identity = Self {
-            call_id: request.call_id()?.to_owned(),
-            from: request.from()?,
-            to: request.to()?,
-            cseq: request.cseq()?,
+            call_id: message.call_id()?.to_owned(),
+            from: message.from()?,
+            to: message.to()?,
+            cseq: message.cseq()?,
         };
         // Methods are compared with case (RFC 3261 §7.1).
         if identity.cseq.method != method {
@@ -83,6 +89,24 @@ impl Identity {
         }
         Ok(identity)
     }
+
+    /// What a request that came by two ways has the same on both (RFC 3261 §8.2.2.2).
+    fn name(&self) -> String {
+        let from_tag = self.from.tag.as_deref().unwrap_or_default();
+        let CSeq { number, method } = &self.cseq;
+        format!("{} {from_tag} {number} {method}", self.call_id)
+    }
+}
+
+/// A request taken apart.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub(super) message: &'a Message<'a>,
+    pub(super) method: &'a str,
+    pub(super) uri: &'a str,
+    pub(super) identity: &'a Identity,
+    pub(super) flow: Flow,
+    pub(super) via: &'a Via,
 }
 
 impl Endpoint {
@@ -103,7 +127,7 @@ impl Endpoint {
                 let refused = broken.then(|| Malformed("Message cannot be read").into());
                 self.on_request(now, flow, &message, (method, uri, version), refused);
             }
-            Start::Response { status } if !broken => self.on_response(now, &message, status),
+            Start::Response { status } if !broken => self.on_response(now, flow, &message, status),
             Start::Response { .. } => self.counters.malformed += 1,
         }
     }
@@ -112,73 +136,77 @@ impl Endpoint {
         &mut self,
         now: Instant,
         flow: Flow,
-        request: &Message<'_>,
+        message: &Message<'_>,
         line: (&str, &str, &str),
         refused: Option<Refusal>,
     ) {
         let (method, uri, version) = line;
-        let Ok(via) = request.via() else {
+        let Ok(via) = message.via() else {
             self.counters.malformed += 1;
             return;
         };
-        let key = Key::of(request, method, &via);
+        let key = Key::of(message, method, &via);
         if method == "ACK" {
-            return self.on_ack(now, request, &key);
+            return self.on_ack(now, message, &key);
         }
         if let Some(&known) = self.server_of.get(&key) {
             return self.on_retransmission(now, known);
         }
-        let identity = Identity::of(request, method);
-        let transaction = self.add_server(now, flow, request, method, &via, key);
-        let result = match (refused, &identity) {
+        let identity = Identity::of(message, method);
+        let verdict = match (refused, &identity) {
             (Some(refusal), _) => Err(refusal),
             (None, Err(malformed)) => Err((*malformed).into()),
             (None, Ok(_)) if !is_our_version(version) => Err(Refusal::new(505)),
-            (None, Ok(identity)) => {
-                self.on_new_request(now, flow, request, method, uri, identity, transaction, &via)
+            (None, Ok(identity)) => self.judge(message, method, uri, identity),
+        };
+        let (identity, ()) = match (identity, verdict) {
+            (Ok(identity), Ok(())) => (identity, ()),
+            (_, Err(refusal)) => return self.refuse(flow, message, &via, refusal),
+            (Err(malformed), Ok(())) => {
+                return self.refuse(flow, message, &via, malformed.into());
             }
         };
-        if let Err(Refusal(status, extra)) = result {
-            if status == 400 {
-                self.counters.malformed += 1;
+        if self.servers.len() >= self.config.transactions_max {
+            // Who is in a call is served as long as there is memory at all; others come again.
+            self.counters.dropped += 1;
+            if identity.to.tag.is_none() {
+                return;
             }
+        }
+        let incoming = Incoming {
+            message,
+            method,
+            uri,
+            identity: &identity,
+            flow,
+            via: &via,
+        };
+        let transaction = self.add_server(now, &incoming, key);
+        if let Err(Refusal(status, extra)) = self.on_new_request(now, &incoming, transaction) {
             self.respond(now, transaction, status, extra, None);
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request's parts, taken apart once by the caller"
-    )]
-    fn on_new_request(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        request: &Message<'_>,
+    /// What can be told from the request alone, before anything is remembered of it.
+    fn judge(
+        &self,
+        message: &Message<'_>,
         method: &str,
         uri: &str,
         identity: &Identity,
-        transaction: SlotKey,
-        via: &Via,
     ) -> Result<(), Refusal> {
-        if method == "CANCEL" {
-            return self.on_cancel(now, request, transaction, via);
+        let allow = self.allow();
+        let is_ours = allow.split(", ").any(|known| known == method);
+        if !is_ours {
+            let status = if KNOWN.contains(&method) { 405 } else { 501 };
+            return Err(Refusal::with(status, "Allow", allow));
         }
-        if KNOWN.contains(&method) {
-            return Err(Refusal::with(405, "Allow", ALLOW));
-        }
-        if !ALLOW.split(", ").any(|known| known == method) {
-            return Err(Refusal::with(501, "Allow", ALLOW));
-        }
-        if let Some(tag) = &identity.to.tag {
-            let dialog = DialogKey {
-                call_id: identity.call_id.clone(),
-                local_tag: tag.clone(),
-            };
-            return self.on_in_dialog(now, request, method, identity, &dialog, transaction);
+        if identity.to.tag.is_some() || method == "CANCEL" {
+            return Ok(());
         }
         match uri.split_once(':') {
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("sip") => {}
+            Some((scheme, _))
+                if scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips") => {}
             Some((scheme, _))
                 if scheme
                     .bytes()
@@ -191,77 +219,125 @@ impl Endpoint {
         if rsip::Uri::try_from(uri).is_err() || uri.contains(['<', '>', '"']) {
             return Err(Malformed("Bad Request-URI").into());
         }
-        self.refuse_merged(transaction, identity)?;
-        let unknown: Vec<&str> = request.words("Require").collect();
+        // The same request that came by another way (RFC 3261 §8.2.2.2).
+        if self.server_by_identity.contains_key(&identity.name()) {
+            return Err(Refusal::new(482));
+        }
+        let unknown: Vec<&str> = message
+            .words("Require")
+            .filter(|option| !SUPPORTED.split(", ").any(|known| known == *option))
+            .collect();
         if !unknown.is_empty() {
             return Err(Refusal::with(420, "Unsupported", &unknown.join(", ")));
         }
         match method {
-            "INVITE" => self.on_invite(now, flow, request, uri, identity, transaction),
-            "OPTIONS" => {
+            // They belong to a dialog.
+            "BYE" | "INFO" | "PRACK" | "UPDATE" => Err(Refusal::new(481)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers without remembering anything (RFC 3261 §8.2.7): the same request again gets the same answer,
+    /// and those who send nothing else cost no memory.
+    fn refuse(&mut self, flow: Flow, message: &Message<'_>, via: &Via, refusal: Refusal) {
+        let Refusal(status, extra) = refusal;
+        if status == 400 {
+            self.counters.malformed += 1;
+        }
+        let mut hasher = DefaultHasher::new();
+        self.config.seed.hash(&mut hasher);
+        let parts = [
+            message.header("Call-ID"),
+            message.header("From"),
+            via.branch.as_deref(),
+        ];
+        parts.hash(&mut hasher);
+        let tag = format!("{:x}-{:016x}", self.config.owner, hasher.finish());
+        let template = Template::new(message, via, flow);
+        let tag = (!template.has_to_tag()).then_some(tag);
+        let extra = extra.line("Server", &self.config.user_agent);
+        let response = template.response(status, tag.as_deref(), &extra, None);
+        self.transmit(template.flow, response);
+    }
+
+    fn on_new_request(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming<'_>,
+        transaction: SlotKey,
+    ) -> Result<(), Refusal> {
+        let &Incoming {
+            message,
+            method,
+            uri,
+            identity,
+            ..
+        } = incoming;
+        if method == "CANCEL" {
+            return self.on_cancel(now, message, transaction, incoming.via);
+        }
+        if identity.to.tag.is_some() {
+            return self.on_in_dialog(now, incoming, transaction);
+        }
+        let name = identity.name();
+        self.server_by_identity.insert(name.clone(), transaction);
+        if let Some(server) = self.server(transaction) {
+            server.identity = name;
+        }
+        match Method::of(method) {
+            Some(method) => self.on_users_request(incoming, method, None, transaction),
+            None if method == "INVITE" => self.on_invite(incoming, transaction),
+            None => {
                 self.tell(Event::Options {
                     request: RequestKey(transaction),
                     user: user_of(uri).map(Into::into),
                 });
                 Ok(())
             }
-            // BYE and INFO belong to a dialog.
-            _ => Err(Refusal::new(481)),
         }
     }
 
-    fn on_invite(
-        &mut self,
-        _now: Instant,
-        flow: Flow,
-        request: &Message<'_>,
-        uri: &str,
-        identity: &Identity,
-        transaction: SlotKey,
-    ) -> Result<(), Refusal> {
-        let body = session_description(request)?;
-        let target = request.contact()?.ok_or(Malformed("Missing Contact"))?;
-        if self.calls.len() >= self.config.calls_max {
-            return Err(Refusal::with(
-                503,
-                "Retry-After",
-                &RETRY_AFTER_S.to_string(),
-            ));
+    fn on_invite(&mut self, incoming: &Incoming<'_>, transaction: SlotKey) -> Result<(), Refusal> {
+        let &Incoming {
+            message,
+            uri,
+            identity,
+            flow,
+            ..
+        } = incoming;
+        let body = session_description(message)?;
+        let peer = Abilities::of(message);
+        let wish = self.wish(message, peer)?;
+        let replaces = only_one(message, "Replaces")?;
+        let join = only_one(message, "Join")?;
+        if replaces.is_some() && join.is_some() {
+            return Err(Malformed("Replaces and Join in one request").into());
         }
-        let Some(server) = self.server(transaction) else {
-            return Ok(());
-        };
-        let local_tag = server.tag.clone();
+        let wants_prack = message
+            .words("Require")
+            .any(|option| option.eq_ignore_ascii_case("100rel"));
+        if self.calls.len() >= self.config.calls_max {
+            let seconds = RETRY_AFTER_S.to_string();
+            return Err(Refusal::with(503, "Retry-After", &seconds));
+        }
+        let dialog = self.dialog_of_request(incoming, transaction)?;
         let generation = self.next_generation();
-        let routes: Vec<String> = request.all("Record-Route").map(str::to_owned).collect();
-        // A proxy between that does not stay in the path leaves us to reach the caller by his Contact.
-        let passed_through = routes.is_empty() && request.all("Via").count() > 1;
-        let call = self.add_call(Call {
-            generation,
-            flow: if passed_through {
-                direct(&target, flow).unwrap_or(flow)
-            } else {
-                flow
-            },
-            call_id: identity.call_id.clone(),
-            local: format!("{};tag={local_tag}", identity.to.value),
-            remote: identity.from.value.clone(),
-            local_tag,
-            remote_tag: identity.from.tag.clone(),
-            local_cseq: 0,
-            remote_cseq: Some(identity.cseq.number),
-            routes,
-            target,
-            contact: String::new(),
-            phase: Phase::Incoming {
-                invite: transaction,
-            },
-            ended: false,
-        });
+        let phase = Phase::Incoming {
+            invite: transaction,
+        };
+        let mut call = Call::new(generation, dialog, phase);
+        call.peer = peer;
+        call.wish = wish;
+        if wants_prack {
+            call.reliability = Some(self.reliability(identity.cseq.number));
+        }
+        let call = self.add_call(call);
         if let Some(server) = self.server(transaction) {
             server.call = Some(call);
         }
-        self.tell(Event::Invite(Invite {
+        let names = ["Authorization", "Proxy-Authorization"];
+        let authorization = names.into_iter().flat_map(|name| message.all(name));
+        self.tell(Event::Invite(Box::new(Invite {
             call,
             room_user: user_of(uri).map(Into::into),
             request_uri: uri.to_owned(),
@@ -270,201 +346,97 @@ impl Endpoint {
             call_id: identity.call_id.clone(),
             flow,
             body,
-        }));
+            authorization: authorization.map(str::to_owned).collect(),
+            replaces,
+            join,
+        })));
         Ok(())
     }
 
-    /// A request within a dialog (RFC 3261 §12.2.2).
-    fn on_in_dialog(
+    /// The dialog that a request outside of one begins, should it be accepted.
+    fn dialog_of_request(
         &mut self,
-        now: Instant,
-        request: &Message<'_>,
-        method: &str,
-        identity: &Identity,
-        dialog: &DialogKey,
+        incoming: &Incoming<'_>,
         transaction: SlotKey,
-    ) -> Result<(), Refusal> {
-        let key = *self.call_of.get(dialog).ok_or_else(|| Refusal::new(481))?;
-        let Some(call) = self.call(key).filter(|call| call.is_with(&identity.from)) else {
-            return Err(Refusal::new(481));
-        };
-        if call
-            .remote_cseq
-            .is_some_and(|last| identity.cseq.number <= last)
-        {
-            return Err(Refusal::new(500));
-        }
-        call.remote_cseq = Some(identity.cseq.number);
-        match method {
-            "BYE" => {
-                self.respond(now, transaction, 200, Extra::default(), None);
-                self.on_bye(now, key);
-                Ok(())
-            }
-            "INVITE" => self.on_reinvite(request, key, transaction),
-            "INFO" => match (
-                request.header("Info-Package"),
-                request.header("Content-Type"),
-            ) {
-                (Some(_), _) => Err(Refusal::with(469, "Recv-Info", "")),
-                (None, Some(kind)) if !is_media_type(kind, DTMF) => {
-                    Err(Refusal::with(415, "Accept", DTMF))
-                }
-                _ => {
-                    self.respond(now, transaction, 200, Extra::default(), None);
-                    Ok(())
-                }
-            },
-            _ => {
-                let extra = capabilities();
-                self.respond(now, transaction, 200, extra, None);
-                Ok(())
-            }
-        }
-    }
-
-    fn on_bye(&mut self, now: Instant, key: CallKey) {
-        if let Some(Call {
-            phase: Phase::Incoming { invite },
+    ) -> Result<Dialog, Refusal> {
+        let &Incoming {
+            message,
+            identity,
+            flow,
             ..
-        }) = self.call(key)
-        {
-            // RFC 3261 §15.1.2: pending requests get 487.
-            let invite = *invite;
-            self.respond(now, invite, 487, Extra::default(), None);
-        }
-        self.end(now, key, Ended::PeerBye);
-        self.drop_call(key);
+        } = incoming;
+        let target = match message.contact()? {
+            Some(target) => target,
+            // Before RFC 3261 a caller could do without.
+            None if !incoming.via.is_rfc_3261() => identity.from.uri.clone(),
+            None => return Err(Malformed("Missing Contact").into()),
+        };
+        let tag = self.server(transaction).map(|server| server.tag.clone());
+        Ok(Dialog::accepted(
+            message,
+            identity,
+            flow,
+            target,
+            tag.unwrap_or_default(),
+            &self.config.listeners,
+        ))
     }
 
-    fn on_reinvite(
+    /// A request whose meaning is the user's.
+    pub(super) fn on_users_request(
         &mut self,
-        request: &Message<'_>,
-        key: CallKey,
+        incoming: &Incoming<'_>,
+        method: Method,
+        call: Option<CallKey>,
         transaction: SlotKey,
     ) -> Result<(), Refusal> {
-        let body = session_description(request)?;
-        let target = request.contact()?;
-        let wait = 1 + self.random() % 10;
-        let Some(call) = self.call(key) else {
-            return Err(Refusal::new(481));
-        };
-        match &mut call.phase {
-            Phase::Up {
-                reinvite: reinvite @ None,
-                answer: None,
-                bye: None,
-                ..
-            } => *reinvite = Some(transaction),
-            Phase::Up { bye: Some(_), .. } => return Err(Refusal::new(481)),
-            // RFC 3261 §14.2: one after the other.
-            Phase::Up { .. } | Phase::Incoming { .. } => {
-                return Err(Refusal::with(500, "Retry-After", &wait.to_string()));
+        let &Incoming {
+            message,
+            uri,
+            identity,
+            flow,
+            ..
+        } = incoming;
+        if method == Method::Subscribe {
+            expires_asked(message)?;
+            if message.header("Event").is_none() {
+                return Err(Refusal::with(489, "Allow-Events", "conference, refer"));
             }
-            Phase::Outgoing { .. } => return Err(Refusal::new(491)),
         }
-        if let Some(target) = target {
-            call.target = target;
-        }
+        let dialog = match (call, method) {
+            (None, Method::Subscribe | Method::Refer) => {
+                Some(Box::new(self.dialog_of_request(incoming, transaction)?))
+            }
+            _ => None,
+        };
         if let Some(server) = self.server(transaction) {
-            server.call = Some(key);
+            server.call = call;
+            server.dialog = dialog;
+            server.is_refer = method == Method::Refer;
         }
-        self.tell(Event::Reinvite { call: key, body });
-        Ok(())
-    }
-
-    fn on_cancel(
-        &mut self,
-        now: Instant,
-        cancel: &Message<'_>,
-        transaction: SlotKey,
-        via: &Via,
-    ) -> Result<(), Refusal> {
-        let cancelled = Key::of_cancelled(cancel, via);
-        let invite = *self
-            .server_of
-            .get(&cancelled)
-            .ok_or_else(|| Refusal::new(481))?;
-        let Some(server) = self.server(invite) else {
-            return Err(Refusal::new(481));
-        };
-        let (tag, call) = (server.tag.clone(), server.call);
-        let pending =
-            matches!(&server.machine, ServerMachine::Invite(machine) if machine.is_pending());
-        if let Some(server) = self.server(transaction) {
-            // One To-tag for the INVITE and its CANCEL (RFC 3261 §9.2).
-            server.tag = tag;
-        }
-        self.respond(now, transaction, 200, Extra::default(), None);
-        if pending {
-            self.respond(now, invite, 487, Extra::default(), None);
-            if let Some(key) = call {
-                self.on_cancelled(now, key);
-            }
-        }
-        Ok(())
-    }
-
-    /// What was cancelled is a call, or a change of one that goes on without it.
-    fn on_cancelled(&mut self, now: Instant, key: CallKey) {
-        match self.call(key).map(|call| &mut call.phase) {
-            Some(Phase::Up { reinvite, .. }) => *reinvite = None,
-            Some(_) => {
-                self.end(now, key, Ended::Cancelled);
-                self.drop_call(key);
-            }
-            None => {}
-        }
-    }
-
-    fn on_ack(&mut self, now: Instant, ack: &Message<'_>, key: &Key) {
-        if let Some(&transaction) = self.server_of.get(key)
-            && let Some(ServerTransaction {
-                machine: ServerMachine::Invite(machine),
-                ..
-            }) = self.server(transaction)
-        {
-            let mut acts = Acts::default();
-            machine.on_ack(&mut acts);
-            self.act_server(now, transaction, acts);
-        }
-        let Ok(Identity {
-            call_id,
-            from,
-            to,
-            cseq,
-        }) = Identity::of(ack, "ACK")
-        else {
-            return;
-        };
-        let dialog = DialogKey {
-            call_id,
-            local_tag: to.tag.unwrap_or_default(),
-        };
-        let Some(&key) = self.call_of.get(&dialog) else {
-            return;
-        };
-        let Some(call) = self.call(key).filter(|call| call.remote_tag == from.tag) else {
-            return;
-        };
-        let Phase::Up { answer, bye, .. } = &mut call.phase else {
-            return;
-        };
-        if answer
-            .as_ref()
-            .is_none_or(|answer| answer.cseq != cseq.number)
-        {
-            return;
-        }
-        *answer = None;
-        match bye.take() {
-            Some(reason) => self.send_bye(now, key, reason.as_deref()),
-            // A body that is no session description is no answer; the user sees that there is none.
-            None => self.tell(Event::Established {
-                call: key,
-                body: session_description(ack).unwrap_or(None),
+        let content_type = message
+            .header("Content-Type")
+            .filter(|_| !message.body.is_empty());
+        let request = Request {
+            key: RequestKey(transaction),
+            method,
+            call,
+            user: user_of(uri).map(Into::into),
+            request_uri: uri.to_owned(),
+            from_uri: identity.from.uri.clone(),
+            from_display: identity.from.display_name.clone(),
+            flow,
+            body: content_type.map(|content_type| Body {
+                content_type: content_type.to_owned(),
+                content: Bytes::copy_from_slice(message.body),
             }),
-        }
+            headers: message
+                .headers()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        };
+        self.tell(Event::Request(Box::new(request)));
+        Ok(())
     }
 
     fn on_retransmission(&mut self, now: Instant, key: SlotKey) {
@@ -480,39 +452,14 @@ impl Endpoint {
         self.act_server(now, key, acts);
     }
 
-    /// RFC 3261 §8.2.2.2: the same request that came by another way.
-    fn refuse_merged(&mut self, transaction: SlotKey, identity: &Identity) -> Result<(), Refusal> {
-        let Identity {
-            call_id,
-            from,
-            cseq,
+    fn add_server(&mut self, now: Instant, incoming: &Incoming<'_>, key: Key) -> SlotKey {
+        let &Incoming {
+            message,
+            method,
+            flow,
+            via,
             ..
-        } = identity;
-        let name = format!(
-            "{call_id} {} {} {}",
-            from.tag.as_deref().unwrap_or_default(),
-            cseq.number,
-            cseq.method
-        );
-        if self.server_by_identity.contains_key(&name) {
-            return Err(Refusal::new(482));
-        }
-        self.server_by_identity.insert(name.clone(), transaction);
-        if let Some(server) = self.server(transaction) {
-            server.identity = name;
-        }
-        Ok(())
-    }
-
-    fn add_server(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        request: &Message<'_>,
-        method: &str,
-        via: &Via,
-        key: Key,
-    ) -> SlotKey {
+        } = incoming;
         let generation = self.next_generation();
         let reliable = Reliable(flow.transport.is_reliable());
         let mut acts = Acts::default();
@@ -525,9 +472,11 @@ impl Endpoint {
         let server = ServerTransaction {
             generation,
             key: key.clone(),
-            template: Template::new(request, via, flow),
+            template: Template::new(message, via, flow),
             machine,
             call: None,
+            dialog: None,
+            is_refer: false,
             tag: self.new_tag(),
             identity: String::new(),
         };
@@ -538,6 +487,15 @@ impl Endpoint {
         self.server_of.insert(key, slot);
         self.act_server(now, slot, acts);
         slot
+    }
+
+    /// The methods this endpoint takes.
+    pub(super) fn allow(&self) -> &'static str {
+        if self.config.focus {
+            FOCUS_ALLOW
+        } else {
+            ALLOW
+        }
     }
 
     /// Answers a request outside of what a dialog adds.
@@ -571,16 +529,26 @@ impl Endpoint {
 }
 
 /// What a 200 to OPTIONS tells (RFC 3261 §11.2).
-pub(super) fn capabilities() -> Extra {
+pub(super) fn capabilities(allow: &str) -> Extra {
     Extra::default()
-        .line("Allow", ALLOW)
+        .line("Allow", allow)
         .line("Accept", SDP)
         .line("Accept-Encoding", "identity")
-        .line("Supported", "")
+        .line("Supported", SUPPORTED)
+}
+
+/// The value of a header that may stand once.
+fn only_one(message: &Message<'_>, name: &str) -> Result<Option<String>, Malformed> {
+    let mut values = message.all(name);
+    let value = values.next().map(str::to_owned);
+    match values.next() {
+        Some(_) => Err(Malformed("Header occurs more than once")),
+        None => Ok(value),
+    }
 }
 
 /// The body, if it is a session description; None without a body.
-fn session_description(message: &Message<'_>) -> Result<Option<Body>, Refusal> {
+pub(super) fn session_description(message: &Message<'_>) -> Result<Option<Body>, Refusal> {
     if message.body.is_empty() {
         return Ok(None);
     }
@@ -599,29 +567,11 @@ fn session_description(message: &Message<'_>) -> Result<Option<Body>, Refusal> {
     }
 }
 
-fn is_media_type(value: &str, wanted: &str) -> bool {
+pub(super) fn is_media_type(value: &str, wanted: &str) -> bool {
     value
         .split(';')
         .next()
         .unwrap_or_default()
         .trim()
         .eq_ignore_ascii_case(wanted)
-}
-
-/// The flow straight to a Contact, where that is an address.
-fn direct(target: &str, flow: Flow) -> Option<Flow> {
-    if flow.transport != Transport::Udp {
-        return None;
-    }
-    let uri = rsip::Uri::try_from(address(target)?.as_str()).ok()?;
-    let port = uri
-        .host_with_port
-        .port
-        .as_ref()
-        .map_or(5060, |port| *port.value());
-    let ip: IpAddr = uri.host_with_port.host.to_string().parse().ok()?;
-    Some(Flow {
-        peer: SocketAddr::new(ip, port),
-        ..flow
-    })
 }

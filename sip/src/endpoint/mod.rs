@@ -1,8 +1,15 @@
 //! A user agent with any number of calls.
 //!
 //! `handle_*` takes in, `poll_*` gives out; after any call, drain [`Endpoint::poll_output`] until it is
-//! None. Messages pass through their transaction first ([`incoming`], [`answers`]); what is news
-//! reaches a call ([`call`]); [`outgoing`] holds what the user of the endpoint may do.
+//! None.
+//!
+//! ```text
+//!   incoming ──> in_dialog ──┬─> call ── session (RFC 4028), reliable (RFC 3262)
+//!   client   ──> answers ────┘   subscription (RFC 6665)
+//! ```
+//! Messages pass through their transaction first ([`incoming`] what others ask, [`client`] what we ask);
+//! what is news reaches a call or a subscription, which share their [`dialog`]; [`outgoing`] holds what
+//! the user of the endpoint may do.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -15,16 +22,28 @@ use crate::message::build::Template;
 use crate::transaction::invite_client::InviteClient;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::key::Key;
-use crate::transaction::{Acts, Timer, Timers, client, server};
-use crate::{Body, Flow, Transport};
+use crate::transaction::{Acts, Timer, Timers, client as client_machine, server};
+use crate::{Flow, Transport};
 
 mod answers;
 mod call;
+mod client;
+mod dialog;
+mod event;
+mod in_dialog;
 mod incoming;
 mod outgoing;
+mod reliable;
+mod session;
+mod subscription;
 
-use call::{Call, DialogKey};
-pub use outgoing::TooManyCalls;
+use call::Call;
+use client::Purpose;
+use dialog::{Dialog, DialogKey, Usage};
+pub use event::{Counters, Ended, Event, Invitation, Invite, Method, Rejection, Request};
+pub use outgoing::{Named, TooManyCalls};
+pub use session::SessionPolicy;
+use subscription::Subscription;
 
 /// Transactions whose memory is kept while nothing happens: about a megabyte.
 const CAPACITY_AT_REST: usize = 1_024;
@@ -41,8 +60,11 @@ pub struct Config {
     pub user_agent: String,
     /// Tags, branches and Call-IDs come from it.
     pub seed: u64,
-    /// Calls beyond this are refused with 503.
+    /// Calls, and subscriptions, beyond this are refused with 503.
     pub calls_max: usize,
+    /// Requests outside of a dialog are dropped while this many others are remembered.
+    pub transactions_max: usize,
+    pub session: SessionPolicy,
     /// Contacts carry `isfocus` (RFC 4579 §5.1): who answers here is a conference.
     pub focus: bool,
 }
@@ -56,6 +78,8 @@ impl Config {
             user_agent: concat!("plenum/", env!("CARGO_PKG_VERSION")).to_owned(),
             seed,
             calls_max: 100_000,
+            transactions_max: 400_000,
+            session: SessionPolicy::default(),
             focus: false,
         }
     }
@@ -70,11 +94,22 @@ pub struct ListenerIdentity {
 }
 
 /// Names a call for as long as it lives; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallKey {
     slot: u32,
     generation: u32,
 }
+
+/// Names a subscription for as long as it lives; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionKey {
+    slot: u32,
+    generation: u32,
+}
+
+/// Names a request of the user's until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey(u32);
 
 /// Names a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,121 +129,6 @@ pub enum Output {
     Event(Event),
 }
 
-#[derive(Debug)]
-pub enum Event {
-    /// Somebody calls. To be answered by `accept`, `reject` or `redirect`, perhaps after `ring`.
-    Invite(Invite),
-    /// The peer wants other terms; None: it wants our offer. To be answered by `accept` or `reject`.
-    Reinvite { call: CallKey, body: Option<Body> },
-    /// The ACK of an accepted INVITE has come, with the answer if the offer was ours.
-    Established { call: CallKey, body: Option<Body> },
-    /// A provisional response to a call of ours.
-    Progress { call: CallKey, status: u16 },
-    /// Our call is answered; the ACK is on its way.
-    Accepted { call: CallKey, body: Option<Body> },
-    /// Our call is to be placed elsewhere, at one of these URIs, the preferred first. The call is over.
-    Redirected {
-        call: CallKey,
-        contacts: Vec<String>,
-    },
-    /// Our call is refused, or (408) nobody answered. The call is over.
-    Rejected {
-        call: CallKey,
-        status: u16,
-        retry_after_s: Option<u32>,
-    },
-    /// A call that was offered, answered or placed is over; said once.
-    Ended { call: CallKey, cause: Ended },
-    /// Somebody asks what could be had here. To be answered by `respond_options`.
-    Options {
-        request: RequestKey,
-        user: Option<String>,
-    },
-}
-
-/// An incoming call.
-#[derive(Debug)]
-pub struct Invite {
-    pub call: CallKey,
-    /// User part of the Request-URI.
-    pub room_user: Option<String>,
-    pub request_uri: String,
-    /// URI and name of the From header.
-    pub from_uri: String,
-    pub from_display: Option<String>,
-    pub call_id: String,
-    pub flow: Flow,
-    /// None: the caller expects our offer in the 200.
-    pub body: Option<Body>,
-}
-
-/// Why a call is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The peer said BYE.
-    PeerBye,
-    /// The caller cancelled before there was an answer.
-    Cancelled,
-    /// We said BYE.
-    LocalBye,
-    /// Our 200 was never acknowledged (RFC 3261 §13.3.1.4).
-    AckTimeout,
-    /// The connection it depends on is gone.
-    TransportFailed,
-}
-
-/// A refusal, with what belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    status: u16,
-    retry_after_s: Option<u32>,
-    warning: Option<(u16, String)>,
-}
-
-impl Rejection {
-    /// `status` is a final status that is no success.
-    pub fn new(status: u16) -> Self {
-        debug_assert!((300..700).contains(&status));
-        Self {
-            status,
-            retry_after_s: None,
-            warning: None,
-        }
-    }
-
-    pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
-        self
-    }
-
-    /// A warn-code of RFC 3261 §20.43 with its text.
-    pub fn warning(mut self, code: u16, text: &str) -> Self {
-        self.warning = Some((code, text.replace(['"', '\\', '\r', '\n'], "'")));
-        self
-    }
-}
-
-/// A call to place.
-#[derive(Clone, Debug)]
-pub struct Invitation {
-    /// The URI to call.
-    pub target: String,
-    /// Our own URI.
-    pub from: String,
-    /// User part of our Contact.
-    pub contact_user: String,
-    pub body: Option<Body>,
-}
-
-/// Since the endpoint was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages that could not be understood, answered with 400 or dropped.
-    pub malformed: u64,
-    /// Requests that came again.
-    pub retransmissions_received: u64,
-}
-
 pub struct Endpoint {
     config: Config,
     random: u64,
@@ -220,7 +140,8 @@ pub struct Endpoint {
     clients: Slab<Box<ClientTransaction>>,
     client_of: HashMap<String, SlotKey>,
     calls: Slab<Box<Call>>,
-    call_of: HashMap<DialogKey, CallKey>,
+    subscriptions: Slab<Box<Subscription>>,
+    dialog_of: HashMap<DialogKey, Usage>,
     deadlines: BinaryHeap<Reverse<(Instant, u64, Wake)>>,
     /// Orders deadlines of the same instant.
     armed: u64,
@@ -233,17 +154,16 @@ pub struct Endpoint {
 enum Wake {
     Server(SlotKey, Timer),
     Client(SlotKey, Timer),
-    /// Our 2xx, sent again after `interval`.
-    Answer {
-        slot: u32,
-        generation: u32,
-        interval: Duration,
-    },
-    /// No ACK has come for our 2xx.
-    AckTimeout {
-        slot: u32,
-        generation: u32,
-    },
+    /// Our 2xx to the INVITE of this number, sent again after the interval.
+    Answer(CallKey, u32, Duration),
+    /// No ACK has come for it.
+    AckTimeout(CallKey, u32),
+    /// Our provisional response of this number, sent again after the interval.
+    Reliable(CallKey, u32, Duration),
+    /// The session is to be refreshed, or has expired.
+    Session(CallKey, u32),
+    /// A subscription's time is over.
+    Subscription(SubscriptionKey, u32),
 }
 
 struct ServerTransaction {
@@ -253,6 +173,9 @@ struct ServerTransaction {
     machine: ServerMachine,
     /// The call of an INVITE.
     call: Option<CallKey>,
+    /// The dialog of a subscription, should the request be accepted.
+    dialog: Option<Box<Dialog>>,
+    is_refer: bool,
     /// For responses outside a dialog, the same in all of them (RFC 3261 §8.2.6.2).
     tag: String,
     /// From-tag, Call-ID and CSeq of the request, by which a merged request is known (§8.2.2.2); empty
@@ -269,17 +192,17 @@ struct ClientTransaction {
     generation: u32,
     branch: String,
     flow: Flow,
+    /// The way it would have taken, had it not been too large.
+    udp: Option<Flow>,
+    purpose: Purpose,
+    /// In how many forms it has been tried, this one included.
+    forms: u8,
     machine: ClientMachine,
 }
 
 enum ClientMachine {
-    Invite {
-        machine: InviteClient,
-        call: CallKey,
-    },
-    Other {
-        machine: client::Client,
-    },
+    Invite(InviteClient),
+    Other(client_machine::Client),
 }
 
 impl Endpoint {
@@ -294,7 +217,8 @@ impl Endpoint {
             clients: Slab::new(),
             client_of: HashMap::new(),
             calls: Slab::new(),
-            call_of: HashMap::new(),
+            subscriptions: Slab::new(),
+            dialog_of: HashMap::new(),
             deadlines: BinaryHeap::new(),
             armed: 0,
             outputs: VecDeque::new(),
@@ -319,7 +243,10 @@ impl Endpoint {
 
     /// Gives back the memory of a rush when nothing of it is left.
     fn rest(&mut self) {
-        let empty = self.servers.is_empty() && self.clients.is_empty() && self.calls.is_empty();
+        let empty = self.servers.is_empty()
+            && self.clients.is_empty()
+            && self.calls.is_empty()
+            && self.subscriptions.is_empty();
         if empty && self.deadlines.is_empty() && self.servers.capacity() > CAPACITY_AT_REST {
             self.servers = Slab::new();
             self.clients = Slab::new();
@@ -327,7 +254,8 @@ impl Endpoint {
             self.server_of = HashMap::new();
             self.server_by_identity = HashMap::new();
             self.client_of = HashMap::new();
-            self.call_of = HashMap::new();
+            self.subscriptions = Slab::new();
+            self.dialog_of = HashMap::new();
             self.deadlines = BinaryHeap::new();
             self.outputs.shrink_to_fit();
         }
@@ -342,47 +270,20 @@ impl Endpoint {
             match wake {
                 Wake::Server(key, timer) => self.on_server_timer(now, key, timer),
                 Wake::Client(key, timer) => self.on_client_timer(now, key, timer),
-                Wake::Answer {
-                    slot,
-                    generation,
-                    interval,
-                } => self.on_answer_due(now, CallKey { slot, generation }, interval),
-                Wake::AckTimeout { slot, generation } => {
-                    self.on_ack_timeout(now, CallKey { slot, generation })
+                Wake::Answer(key, cseq, interval) => self.on_answer_due(now, key, cseq, interval),
+                Wake::AckTimeout(key, cseq) => self.on_ack_timeout(now, key, cseq),
+                Wake::Reliable(key, rseq, interval) => {
+                    self.on_reliable_due(now, key, rseq, interval);
                 }
+                Wake::Session(key, epoch) => self.on_session_due(now, key, epoch),
+                Wake::Subscription(key, epoch) => self.on_subscription_due(now, key, epoch),
             }
         }
     }
 
-    /// A connection has gone: what can only come or go over it has failed.
-    pub fn handle_flow_closed(&mut self, now: Instant, flow: Flow) {
-        let of_flow =
-            |other: &Flow| other.stream == flow.stream && other.transport == flow.transport;
-        let lost: Vec<CallKey> = self.call_keys(|call| of_flow(&call.flow)).collect();
-        for call in lost {
-            self.end(now, call, Ended::TransportFailed);
-            self.drop_call(call);
-        }
-        let dead: Vec<SlotKey> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| of_flow(&client.flow))
-            .map(|(slot, client)| SlotKey {
-                slot: slot as u32,
-                generation: client.generation,
-            })
-            .collect();
-        dead.into_iter().for_each(|key| self.drop_client(key));
-    }
-
     /// No request of ours waits for an answer.
     pub fn is_idle(&self) -> bool {
-        self.clients
-            .iter()
-            .all(|(_, client)| match &client.machine {
-                ClientMachine::Invite { machine, .. } => !machine.is_pending(),
-                ClientMachine::Other { machine } => !machine.is_pending(),
-            })
+        self.clients.iter().all(|(_, client)| !client.is_pending())
             && self.calls.iter().all(|(_, call)| !call.owes_bye())
     }
 
@@ -401,6 +302,12 @@ impl Endpoint {
     fn arm(&mut self, when: Instant, wake: Wake) {
         self.armed += 1;
         self.deadlines.push(Reverse((when, self.armed, wake)));
+    }
+
+    /// A deadline minutes away is looked at now and then, so that what ended long before it leaves nothing
+    /// armed for longer than a transaction would.
+    fn arm_far(&mut self, now: Instant, when: Instant, wake: Wake) {
+        self.arm(when.min(now + self.config.timers.patience()), wake);
     }
 
     fn next_generation(&mut self) -> u32 {
@@ -487,49 +394,6 @@ impl Endpoint {
             let server = self.servers.remove(key.slot as usize);
             self.server_of.remove(&server.key);
             self.server_by_identity.remove(&server.identity);
-        }
-    }
-
-    fn on_client_timer(&mut self, now: Instant, key: SlotKey, timer: Timer) {
-        let Some(client) = self.client(key) else {
-            return;
-        };
-        let mut acts = Acts::default();
-        match &mut client.machine {
-            ClientMachine::Invite { machine, .. } => machine.on_timer(timer, &mut acts),
-            ClientMachine::Other { machine } => machine.on_timer(timer, &mut acts),
-        }
-        self.act_client(now, key, &mut acts);
-    }
-
-    /// Does what a client machine wants done.
-    fn act_client(&mut self, now: Instant, key: SlotKey, acts: &mut Acts) {
-        let Some(client) = self.client(key) else {
-            return;
-        };
-        let flow = client.flow;
-        let call = match &client.machine {
-            ClientMachine::Invite { call, .. } => Some(*call),
-            ClientMachine::Other { .. } => None,
-        };
-        if let Some(message) = acts.send.take() {
-            self.transmit(flow, message);
-        }
-        for (after, timer) in acts.arm.iter_mut().filter_map(Option::take) {
-            self.arm(now + after, Wake::Client(key, timer));
-        }
-        if acts.terminated {
-            self.drop_client(key);
-        }
-        if let (true, Some(call)) = (acts.timed_out, call) {
-            self.on_no_answer(now, call);
-        }
-    }
-
-    fn drop_client(&mut self, key: SlotKey) {
-        if self.client(key).is_some() {
-            let client = self.clients.remove(key.slot as usize);
-            self.client_of.remove(&client.branch);
         }
     }
 }

@@ -1,16 +1,32 @@
 //! What the user of the endpoint may do.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::call::{Answer, Call, Phase};
-use super::incoming::{ALLOW, capabilities};
-use super::{CallKey, ClientMachine, Ended, Endpoint, Invitation, Rejection, RequestKey, SlotKey};
+use super::call::{Answer, Call, Phase, Up, reason_line};
+use super::client::Purpose;
+use super::dialog::{Dialog, DialogKey, Usage};
+use super::incoming::{SUPPORTED, capabilities};
+use super::{
+    CallKey, ClientMachine, Ended, Endpoint, Invitation, Rejection, RequestKey, ServerMachine,
+    SlotKey,
+};
 use crate::message::Message;
-use crate::message::build::{Extra, Request, follow_up};
-use crate::transaction::invite_client::InviteClient;
-use crate::transaction::{Acts, Reliable, client};
+use crate::message::build::{Extra, follow_up};
 use crate::{Body, Flow};
+
+/// What a Replaces or Join header may name (RFC 3891 §3, RFC 3911 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A call that is answered.
+    Confirmed(CallKey),
+    /// One that is not yet.
+    Early(CallKey),
+    /// One that has just ended.
+    Over,
+    Unknown,
+}
 
 /// The endpoint has as many calls as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,63 +41,68 @@ impl fmt::Display for TooManyCalls {
 impl std::error::Error for TooManyCalls {}
 
 impl Endpoint {
-    /// Lets the caller hear ringing (180).
-    pub fn ring(&mut self, now: Instant, call: CallKey) {
-        if let Some(Call {
-            phase: Phase::Incoming { invite },
-            ..
-        }) = self.call(call)
-        {
-            let invite = *invite;
-            self.respond(now, invite, 180, Extra::default().record_routes(), None);
+    /// Lets the caller hear ringing (180). `contact_user` is the user part of our Contact.
+    pub fn ring(&mut self, now: Instant, key: CallKey, contact_user: &str) {
+        let Some(call) = self.call(key) else { return };
+        let Phase::Incoming { invite } = call.phase else {
+            return;
+        };
+        let flow = call.dialog.flow;
+        let contact = self.contact_value(contact_user, &flow);
+        if let Some(call) = self.call(key) {
+            call.dialog.contact = contact;
         }
+        self.provisional(now, key, invite, 180);
     }
 
-    /// Accepts an INVITE or re-INVITE with 200. `contact_user` is the user part of our Contact.
+    /// Accepts an INVITE, re-INVITE or UPDATE with 200. `contact_user` is the user part of our Contact.
     pub fn accept(&mut self, now: Instant, key: CallKey, contact_user: &str, body: Body) {
         let Some(call) = self.call(key) else { return };
-        let invite = match &mut call.phase {
-            Phase::Incoming { invite } => *invite,
-            Phase::Up { reinvite, .. } => match reinvite.take() {
-                Some(reinvite) => reinvite,
+        let transaction = match &mut call.phase {
+            Phase::Incoming { invite } => {
+                let invite = *invite;
+                call.phase = Phase::Up(Up::default());
+                call.settle_reliability();
+                invite
+            }
+            Phase::Up(up) => match up.change.take() {
+                Some(change) => change,
                 None => return,
             },
             Phase::Outgoing { .. } => return,
         };
-        if matches!(call.phase, Phase::Incoming { .. }) {
-            call.phase = Phase::Up {
-                answer: None,
-                reinvite: None,
-                ack: None,
-                bye: None,
-            };
-        }
-        let (flow, cseq) = (call.flow, call.remote_cseq.unwrap_or_default());
+        let (flow, cseq) = (
+            call.dialog.flow,
+            call.dialog.remote_cseq.unwrap_or_default(),
+        );
+        call.described = Some(body.clone());
         let contact = self.contact_value(contact_user, &flow);
         let extra = Extra::default()
             .record_routes()
             .line("Contact", &contact)
-            .line("Allow", ALLOW)
-            .line("Supported", "");
+            .line("Allow", self.allow())
+            .line("Supported", SUPPORTED);
+        let extra = self.agree_on_session(now, key, extra);
         if let Some(call) = self.call(key) {
-            call.contact = contact;
+            call.dialog.contact = contact;
         }
-        let Some(answer_flow) = self.server(invite).map(|server| server.template.flow) else {
+        let Some(server) = self.server(transaction) else {
             return;
         };
-        let response = self.respond(now, invite, 200, extra, Some(&body));
-        self.await_ack(
-            now,
-            key,
-            Answer {
+        let answer_flow = server.template.flow;
+        let is_invite = matches!(server.machine, ServerMachine::Invite(_));
+        let response = self.respond(now, transaction, 200, extra, Some(&body));
+        if is_invite {
+            let answer = Answer {
                 response,
                 flow: answer_flow,
                 cseq,
-            },
-        );
+            };
+            self.await_ack(now, key, answer);
+        }
     }
 
-    /// Refuses an INVITE, which ends the call without an event, or a re-INVITE, which does not.
+    /// Refuses an INVITE, which ends the call without an event, or a re-INVITE or UPDATE, which does not.
     pub fn reject(&mut self, now: Instant, key: CallKey, rejection: Rejection) {
         let Some(call) = self.call(key) else { return };
         match &mut call.phase {
@@ -90,9 +111,9 @@ impl Endpoint {
                 self.respond(now, invite, rejection.status, extra(&rejection), None);
                 self.drop_call(key);
             }
-            Phase::Up { reinvite, .. } => {
-                if let Some(reinvite) = reinvite.take() {
-                    self.respond(now, reinvite, rejection.status, extra(&rejection), None);
+            Phase::Up(up) => {
+                if let Some(change) = up.change.take() {
+                    self.respond(now, change, rejection.status, extra(&rejection), None);
                 }
             }
             Phase::Outgoing { .. } => {}
@@ -124,22 +145,23 @@ impl Endpoint {
         match &mut call.phase {
             Phase::Incoming { invite } => {
                 let invite = *invite;
-                self.respond(now, invite, 480, Extra::default(), None);
-                self.end(now, key, Ended::LocalBye);
+                let extra = reason_line(Extra::default(), reason);
+                self.respond(now, invite, 480, extra, None);
+                self.end(key, Ended::LocalBye);
                 self.drop_call(key);
             }
             Phase::Outgoing { .. } => self.cancel(now, key),
-            Phase::Up {
+            Phase::Up(Up {
                 answer: Some(_),
                 bye,
                 ..
-            } => {
+            }) => {
                 // RFC 3261 §15: not before the ACK.
                 *bye = Some(reason.map(str::to_owned));
-                self.end(now, key, Ended::LocalBye);
+                self.end(key, Ended::LocalBye);
             }
-            Phase::Up { .. } => {
-                self.end(now, key, Ended::LocalBye);
+            Phase::Up(_) => {
+                self.end(key, Ended::LocalBye);
                 self.send_bye(now, key, reason);
             }
         }
@@ -163,75 +185,51 @@ impl Endpoint {
             from,
             contact_user,
             body,
+            headers,
+            credentials,
         } = invitation;
-        let (local_tag, branch, call_id) = (
-            self.new_tag(),
-            self.new_branch(),
-            format!("{:016x}{:016x}", self.random(), self.random()),
-        );
-        let generation = self.next_generation();
-        let local = format!("<{from}>;tag={local_tag}");
-        let remote = format!("<{target}>");
-        let contact = self.contact_value(&contact_user, &flow);
-        let request = Request {
-            method: "INVITE",
-            uri: &target,
-            via: &self.via(&flow, &branch),
-            from: &local,
-            to: &remote,
-            call_id: &call_id,
-            cseq: 1,
-            routes: &[],
-            extra: Extra::default()
-                .line("Contact", &contact)
-                .line("Allow", ALLOW)
-                .line("User-Agent", &self.config.user_agent),
-            body: body.as_ref(),
-        }
-        .write();
+        let local_tag = self.new_tag();
+        let call_id = format!("{:016x}{:016x}", self.random(), self.random());
         let nowhere = SlotKey {
             slot: u32::MAX,
             generation: 0,
         };
-        let key = self.add_call(Call {
-            generation,
+        let dialog = Dialog {
             flow,
             call_id,
-            local,
-            remote,
+            local: format!("<{from}>;tag={local_tag}"),
+            remote: format!("<{target}>"),
             local_tag,
             remote_tag: None,
-            local_cseq: 1,
+            local_cseq: 0,
             remote_cseq: None,
             routes: Vec::new(),
             target,
-            contact,
-            phase: Phase::Outgoing {
-                invite: nowhere,
-                cancelling: false,
-            },
-            ended: false,
-        });
-        let mut acts = Acts::default();
-        let machine = InviteClient::new(
-            self.config.timers,
-            Reliable(flow.transport.is_reliable()),
-            request,
-            &mut acts,
-        );
-        let transaction = self.add_client(
-            now,
-            branch,
-            flow,
-            ClientMachine::Invite { machine, call: key },
-            acts,
-        );
-        if let Some(Call {
-            phase: Phase::Outgoing { invite, .. },
-            ..
-        }) = self.call(key)
+            contact: self.contact_value(&contact_user, &flow),
+            only_udp: false,
+        };
+        let extra = Extra::default()
+            .line("Contact", &dialog.contact)
+            .line("Allow", self.allow())
+            .line("Supported", SUPPORTED);
+        let extra = self.ask_for_session(extra, None);
+        let extra = headers
+            .iter()
+            .fold(extra, |extra, (name, value)| extra.line(name, value));
+        let phase = Phase::Outgoing {
+            invite: nowhere,
+            cancelling: false,
+        };
+        let mut call = Call::new(self.next_generation(), dialog, phase);
+        call.credentials = credentials.map(Arc::new);
+        call.described = body.clone();
+        let key = self.add_call(call);
+        let purpose = Purpose::Invite(key);
+        let usage = Usage::Call(key);
+        if let Some(invite) =
+            self.send_in_dialog(now, usage, "INVITE", extra, body.as_ref(), purpose)
         {
-            *invite = transaction;
+            self.replace_invite(key, invite);
         }
         Ok(key)
     }
@@ -250,7 +248,7 @@ impl Endpoint {
         }
         let invite = *invite;
         let proceeding = self.client(invite).is_some_and(
-            |client| matches!(&client.machine, ClientMachine::Invite { machine, .. } if machine.is_proceeding()),
+            |client| matches!(&client.machine, ClientMachine::Invite(machine) if machine.is_proceeding()),
         );
         if proceeding {
             self.send_cancel(now, key);
@@ -269,33 +267,63 @@ impl Endpoint {
         let Some(client) = self.client(invite) else {
             return;
         };
-        let ClientMachine::Invite { machine, .. } = &client.machine else {
-            return;
-        };
-        let (request, flow, branch) = (
-            machine.request().clone(),
-            client.flow,
-            client.branch.clone(),
-        );
+        let (request, flow, branch) =
+            (client.request().clone(), client.flow, client.branch.clone());
         let Ok(request) = Message::parse(&request) else {
             return;
         };
         let cancel = follow_up(&request, "CANCEL", request.header("To").unwrap_or_default());
-        let mut acts = Acts::default();
-        let machine = client::Client::new(
-            self.config.timers,
-            Reliable(flow.transport.is_reliable()),
-            cancel,
-            &mut acts,
-        );
-        // A CANCEL shares its INVITE's branch; responses are told apart by CSeq.
-        self.add_client(
-            now,
-            cancel_key(&branch),
-            flow,
-            ClientMachine::Other { machine },
-            acts,
-        );
+        self.start_client(now, branch, flow, cancel, Purpose::Cancel);
+    }
+
+    /// The call that a Replaces or Join header names. The tags are as the header has them: seen from us,
+    /// `to_tag` is ours (RFC 3891 §3).
+    pub fn named(&mut self, call_id: &str, to_tag: &str, from_tag: &str) -> Named {
+        let dialog = DialogKey {
+            call_id: call_id.to_owned(),
+            local_tag: to_tag.to_owned(),
+        };
+        let key = match self.dialog_of.get(&dialog) {
+            Some(&Usage::Call(key)) => key,
+            Some(&Usage::Closing(_)) => return Named::Over,
+            Some(&Usage::Subscription(_)) | None => return Named::Unknown,
+        };
+        let Some(call) = self.call(key) else {
+            return Named::Unknown;
+        };
+        // A peer of before RFC 3261 has no tag, which is then called 0.
+        let tag = call.dialog.remote_tag.as_deref().unwrap_or("0");
+        match (tag == from_tag, call.is_up()) {
+            (true, true) => Named::Confirmed(key),
+            (true, false) => Named::Early(key),
+            (false, _) => Named::Unknown,
+        }
+    }
+
+    /// Whether the peer of a call says that he takes MESSAGE.
+    pub fn takes_messages(&mut self, key: CallKey) -> bool {
+        self.call(key).is_some_and(|call| call.peer.message)
+    }
+
+    /// Answers a request whose meaning is the user's. Each header value is one line.
+    pub fn respond_request(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        status: u16,
+        headers: &[(&str, String)],
+    ) {
+        let extra = headers
+            .iter()
+            .fold(Extra::default(), |extra, (name, value)| {
+                extra.line(name, value)
+            });
+        self.respond(now, request.0, status, extra, None);
+    }
+
+    /// Refuses one.
+    pub fn refuse_request(&mut self, now: Instant, request: RequestKey, rejection: &Rejection) {
+        self.respond(now, request.0, rejection.status, extra(rejection), None);
     }
 
     /// Answers an OPTIONS: None says what can be had here, a rejection why a call would be refused.
@@ -316,7 +344,11 @@ impl Endpoint {
                     self.identity(&flow).sent_by,
                     if self.config.focus { ";isfocus" } else { "" }
                 );
-                self.respond(now, key, 200, capabilities().line("Contact", contact), None);
+                let mut extra = capabilities(self.allow()).line("Contact", contact);
+                if self.config.focus {
+                    extra = extra.line("Allow-Events", "conference, refer");
+                }
+                self.respond(now, key, 200, extra, None);
             }
             Some(rejection) => {
                 drop(self.respond(now, key, rejection.status, extra(&rejection), None))
@@ -325,18 +357,11 @@ impl Endpoint {
     }
 }
 
-/// Where the transaction of a CANCEL is found.
-pub(super) fn cancel_key(branch: &str) -> String {
-    format!("{branch} CANCEL")
-}
-
 fn extra(rejection: &Rejection) -> Extra {
-    let mut extra = Extra::default();
-    if let Some(seconds) = rejection.retry_after_s {
-        extra = extra.line("Retry-After", seconds);
-    }
-    if let Some((code, text)) = &rejection.warning {
-        extra = extra.line("Warning", format_args!("{code} plenum \"{text}\""));
-    }
-    extra
+    rejection
+        .headers
+        .iter()
+        .fold(Extra::default(), |extra, (name, value)| {
+            extra.line(name, value)
+        })
 }

@@ -232,6 +232,47 @@ pub(crate) fn follow_up(request: &Message<'_>, method: &str, to: &str) -> Bytes 
     .write()
 }
 
+/// A request of ours in another form: with another Via, a number of its own if there is one, and these
+/// headers instead of those of the same name.
+pub(crate) fn again(
+    request: &Bytes,
+    via: &str,
+    cseq: Option<u32>,
+    set: &[(&'static str, String)],
+) -> Bytes {
+    let end = request.windows(4).position(|four| four == b"\r\n\r\n");
+    let (head, body) = request.split_at(end.map_or(request.len(), |end| end + 2));
+    // We wrote it, as text.
+    let head = String::from_utf8_lossy(head);
+    let mut text = String::with_capacity(request.len() + 512);
+    for (index, line) in head.split_terminator("\r\n").enumerate() {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let _ = match name {
+            _ if index == 0 => write!(text, "{line}\r\n"),
+            "Via" => write!(text, "Via: {via}\r\n"),
+            "CSeq" => {
+                let mut words = value.split_whitespace();
+                let number = words.next().unwrap_or_default();
+                let method = words.next().unwrap_or_default();
+                match cseq {
+                    Some(cseq) => write!(text, "CSeq: {cseq} {method}\r\n"),
+                    None => write!(text, "CSeq: {number} {method}\r\n"),
+                }
+            }
+            _ if set.iter().any(|(other, _)| *other == name) => Ok(()),
+            _ => write!(text, "{line}\r\n"),
+        };
+        if name == "CSeq" {
+            for (name, value) in set {
+                let _ = write!(text, "{name}: {value}\r\n");
+            }
+        }
+    }
+    let mut message = text.into_bytes();
+    message.extend_from_slice(body);
+    message.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -79,6 +79,10 @@ impl<'a> Message<'a> {
             .map(|&(_, value)| value)
     }
 
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.headers.iter().copied()
+    }
+
     /// The words of all headers of this name, which hold comma-separated lists.
     pub(crate) fn words<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
         self.all(name)
@@ -296,6 +300,15 @@ pub(crate) struct Via {
     pub(crate) port: Option<u16>,
     pub(crate) branch: Option<String>,
     pub(crate) asks_for_rport: bool,
+}
+
+impl Via {
+    /// The branch names its transaction, and does so alone (RFC 3261 §8.1.1.7).
+    pub(crate) fn is_rfc_3261(&self) -> bool {
+        self.branch
+            .as_deref()
+            .is_some_and(|branch| branch.starts_with("z9hG4bK"))
+    }
 }
 
 /// A name-addr or addr-spec with the parameters of its header (RFC 3261 §20.10).

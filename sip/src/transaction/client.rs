@@ -49,6 +49,10 @@ impl Client {
         self.state != State::Completed
     }
 
+    pub(crate) fn request(&self) -> &Bytes {
+        &self.request
+    }
+
     pub(crate) fn on_response(&mut self, status: u16, acts: &mut Acts) {
         match self.state {
             State::Completed => {}

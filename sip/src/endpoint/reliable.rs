@@ -1,0 +1,191 @@
+//! Provisional responses that arrive for certain (RFC 3262): ours, repeated until a PRACK comes, and the
+//! peer's, acknowledged by one.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::call::Call;
+use super::client::Purpose;
+use super::incoming::{Identity, Refusal};
+use super::{CallKey, Ended, Endpoint, SlotKey, Wake};
+use crate::Flow;
+use crate::message::Message;
+use crate::message::build::{Extra, Request};
+
+/// Branches of a fork that are kept apart.
+const BRANCHES_MAX: usize = 16;
+
+/// What we sent reliably while the INVITE has no final response.
+#[derive(Debug)]
+pub(super) struct Reliability {
+    /// Number of the latest reliable response; the first one begins low enough for all to come.
+    rseq: u32,
+    /// Number of the INVITE.
+    cseq: u32,
+    /// Not acknowledged yet.
+    waiting: Option<(Bytes, Flow, Instant)>,
+}
+
+impl Endpoint {
+    /// Notes that the caller demands reliable provisional responses.
+    pub(super) fn reliability(&mut self, cseq: u32) -> Box<Reliability> {
+        Box::new(Reliability {
+            rseq: (self.random() % 0x7FFF_0000) as u32,
+            cseq,
+            waiting: None,
+        })
+    }
+
+    /// Sends a provisional response with a body or not, reliably where the caller demands it. One at a
+    /// time: another while the last is not acknowledged is left out (RFC 3262 §3).
+    pub(super) fn provisional(&mut self, now: Instant, key: CallKey, invite: SlotKey, status: u16) {
+        let (t1, patience) = (self.config.timers.t1, self.config.timers.patience());
+        let contact = self.call(key).map(|call| call.dialog.contact.clone());
+        let extra = Extra::default().record_routes();
+        let extra = match contact {
+            Some(contact) if !contact.is_empty() => extra.line("Contact", contact),
+            _ => extra,
+        };
+        let Some(reliability) = self.call(key).and_then(|call| call.reliability.as_mut()) else {
+            drop(self.respond(now, invite, status, extra, None));
+            return;
+        };
+        if reliability.waiting.is_some() {
+            return;
+        }
+        reliability.rseq += 1;
+        let rseq = reliability.rseq;
+        let extra = extra.line("Require", "100rel").line("RSeq", rseq);
+        let Some(flow) = self.server(invite).map(|server| server.template.flow) else {
+            return;
+        };
+        let response = self.respond(now, invite, status, extra, None);
+        if let Some(reliability) = self.call(key).and_then(|call| call.reliability.as_mut()) {
+            reliability.waiting = Some((response, flow, now + patience));
+        }
+        self.arm(now + t1, Wake::Reliable(key, rseq, t1));
+    }
+
+    pub(super) fn on_reliable_due(
+        &mut self,
+        now: Instant,
+        key: CallKey,
+        rseq: u32,
+        interval: Duration,
+    ) {
+        let Some(call) = self.call(key) else { return };
+        let Some((response, flow, until)) = call
+            .reliability
+            .as_ref()
+            .filter(|reliability| reliability.rseq == rseq)
+            .and_then(|reliability| reliability.waiting.clone())
+        else {
+            return;
+        };
+        let super::call::Phase::Incoming { invite } = call.phase else {
+            return;
+        };
+        if now >= until {
+            self.respond(now, invite, 504, Extra::default(), None);
+            self.end(key, Ended::PrackTimeout);
+            return self.drop_call(key);
+        }
+        self.transmit(flow, response);
+        let interval = interval * 2;
+        self.arm(now + interval, Wake::Reliable(key, rseq, interval));
+    }
+
+    pub(super) fn on_prack(
+        &mut self,
+        now: Instant,
+        request: &Message<'_>,
+        key: CallKey,
+        transaction: SlotKey,
+    ) -> Result<(), Refusal> {
+        let mut parts = request
+            .header("RAck")
+            .unwrap_or_default()
+            .split_whitespace();
+        let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
+        let (rseq, cseq) = (number(), number());
+        let is_invite = parts.next() == Some("INVITE");
+        let reliability = self.call(key).and_then(|call| call.reliability.as_mut());
+        match reliability {
+            Some(reliability)
+                if is_invite
+                    && rseq == Some(reliability.rseq)
+                    && cseq == Some(reliability.cseq) =>
+            {
+                reliability.waiting = None;
+                self.respond(now, transaction, 200, Extra::default(), None);
+                Ok(())
+            }
+            _ => Err(Refusal::new(481)),
+        }
+    }
+
+    /// A provisional response to our INVITE that wants a PRACK gets one, once (RFC 3262 §4).
+    pub(super) fn acknowledge_provisional(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        key: CallKey,
+        response: &Message<'_>,
+    ) {
+        let wants = response
+            .words("Require")
+            .any(|option| option.eq_ignore_ascii_case("100rel"));
+        let rseq: Option<u32> = response.header("RSeq").and_then(|rseq| rseq.parse().ok());
+        let (true, Some(rseq), Ok(identity)) = (wants, rseq, Identity::of(response, "INVITE"))
+        else {
+            return;
+        };
+        let Some(tag) = identity.to.tag.clone() else {
+            return;
+        };
+        let branch = self.new_branch();
+        let via = self.via(&flow, &branch);
+        let user_agent = self.config.user_agent.clone();
+        let Some(call) = self.call(key) else { return };
+        match call.branches.iter().position(|(known, _)| *known == tag) {
+            Some(place) if rseq == call.branches[place].1.wrapping_add(1) => {
+                call.branches[place].1 = rseq;
+            }
+            // Again, or out of order: its turn comes when it is sent anew.
+            Some(_) => return,
+            None if call.branches.len() < BRANCHES_MAX => call.branches.push((tag, rseq)),
+            None => return,
+        }
+        call.dialog.local_cseq += 1;
+        let mut routes: Vec<String> = response.all("Record-Route").map(str::to_owned).collect();
+        routes.reverse();
+        let target = response.contact().ok().flatten();
+        let number = identity.cseq.number;
+        let request = Request {
+            method: "PRACK",
+            uri: target.as_ref().unwrap_or(&call.dialog.target),
+            via: &via,
+            from: &call.dialog.local,
+            to: &identity.to.value,
+            call_id: &call.dialog.call_id,
+            cseq: call.dialog.local_cseq,
+            routes: &routes,
+            extra: Extra::default()
+                .line("RAck", format_args!("{rseq} {number} INVITE"))
+                .line("User-Agent", user_agent),
+            body: None,
+        }
+        .write();
+        self.start_client(now, branch, flow, request, Purpose::Prack(key));
+    }
+}
+
+impl Call {
+    /// The caller has a final response: nothing provisional is repeated.
+    pub(super) fn settle_reliability(&mut self) {
+        if let Some(reliability) = &mut self.reliability {
+            reliability.waiting = None;
+        }
+    }
+}
