@@ -19,8 +19,10 @@ mod endpoint;
 pub mod frame;
 pub mod fuzz;
 mod message;
+pub mod refer;
 pub mod scan;
 pub mod sdp;
+pub mod sipfrag;
 mod transaction;
 
 use std::net::SocketAddr;

@@ -163,7 +163,8 @@ pub(crate) fn user_of(uri: &str) -> Option<Cow<'_, str>> {
     unescape(user)
 }
 
-fn unescape(text: &str) -> Option<Cow<'_, str>> {
+/// Resolves `%` escapes; None where one is malformed or the result is not UTF-8.
+pub(crate) fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(text.into());
     }

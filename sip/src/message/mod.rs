@@ -257,6 +257,7 @@ impl Party {
             name,
             uri,
             parameters,
+            is_bracketed: _,
         } = split_address(value)?;
         let parameters: Vec<(&str, &str)> = parameters
             .split(';')
@@ -312,14 +313,15 @@ impl Via {
 }
 
 /// A name-addr or addr-spec with the parameters of its header (RFC 3261 §20.10).
-struct Address<'a> {
+pub(crate) struct Address<'a> {
     /// As written, quotes and all.
     name: &'a str,
-    uri: &'a str,
-    parameters: &'a str,
+    pub(crate) uri: &'a str,
+    pub(crate) parameters: &'a str,
+    pub(crate) is_bracketed: bool,
 }
 
-fn split_address(value: &str) -> Option<Address<'_>> {
+pub(crate) fn split_address(value: &str) -> Option<Address<'_>> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, c) in value.char_indices() {
@@ -333,6 +335,7 @@ fn split_address(value: &str) -> Option<Address<'_>> {
                     name: &value[..at],
                     uri: uri.trim(),
                     parameters,
+                    is_bracketed: true,
                 };
                 return (!address.uri.is_empty()).then_some(address);
             }
@@ -345,6 +348,7 @@ fn split_address(value: &str) -> Option<Address<'_>> {
         name: "",
         uri: uri.trim(),
         parameters,
+        is_bracketed: false,
     })
 }
 
