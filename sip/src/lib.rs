@@ -6,9 +6,8 @@
 //!   bytes <──────────────────────────────────────────── Output <── accept, reject, bye ...
 //! ```
 //! [`Endpoint`] is the one type a caller holds: a user agent, server and client, with any number of
-//! calls. [`scan`](scan::scan) tells which of several endpoints a message belongs to. Headers are
-//! interpreted by rsip. [`sdp`] describes sessions and answers offers; the endpoint carries bodies
-//! without looking inside.
+//! calls. [`scan`](scan::scan) tells which of several endpoints a message belongs to.
+//! [`sdp`] describes sessions and answers offers; the endpoint carries bodies without looking inside.
 //!
 //! Not here: sockets, clocks, threads, name resolution, registration, what a room is.
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::incoming::Identity;
 use super::{CallKey, Endpoint, SlotKey, SubscriptionKey};
 use crate::message::build::{Extra, Request};
+use crate::message::uri::Uri;
 use crate::message::{Message, Party, address};
 use crate::{Body, Flow, ListenerIdentity, Transport};
 
@@ -150,7 +151,9 @@ fn is_loose(uri: &str) -> bool {
 /// else the way `like` goes.
 pub(super) fn direct(uri: &str, like: Flow, listeners: &[ListenerIdentity]) -> Option<Flow> {
     let uri = uri.split('?').next().unwrap_or_default();
-    let parsed = rsip::Uri::try_from(uri).ok()?;
+    let Uri::Sip(host) = Uri::parse(uri)? else {
+        return None;
+    };
     let asked = uri.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.eq_ignore_ascii_case("transport")
@@ -169,13 +172,8 @@ pub(super) fn direct(uri: &str, like: Flow, listeners: &[ListenerIdentity]) -> O
         // Nobody listens at the far end of a browser's connection.
         Some(_) => return None,
     };
-    let host = parsed.host_with_port.host.to_string();
-    let ip: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
-    let port = parsed
-        .host_with_port
-        .port
-        .as_ref()
-        .map_or_else(|| transport.default_port(), |port| *port.value());
+    let ip = host.ip()?;
+    let port = host.port.unwrap_or_else(|| transport.default_port());
     let peer = SocketAddr::new(ip, port);
     if transport == like.transport
         && (peer == like.peer || transport.is_reliable() && ip == like.peer.ip())

@@ -12,6 +12,7 @@ use super::subscription::expires_asked;
 use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, ServerTransaction, SlotKey};
 use crate::message::build::{Extra, Template};
 use crate::message::normalise::normalise;
+use crate::message::uri::Uri;
 use crate::message::{CSeq, Malformed, Message, Party, Start, Via, is_our_version};
 use crate::scan::user_of;
 use crate::transaction::invite_server::InviteServer;
@@ -216,7 +217,7 @@ impl Endpoint {
             }
             _ => return Err(Malformed("Bad Request-URI").into()),
         }
-        if rsip::Uri::try_from(uri).is_err() || uri.contains(['<', '>', '"']) {
+        if Uri::parse(uri).is_none() {
             return Err(Malformed("Bad Request-URI").into());
         }
         // The same request that came by another way (RFC 3261 §8.2.2.2).

@@ -1,14 +1,13 @@
-//! A message as the stack reads it: lines split once, headers interpreted by rsip when they are needed.
+//! A message as the stack reads it: lines split once, headers interpreted when they are needed.
 
 use std::fmt;
 
-use rsip::headers::{ToTypedHeader, UntypedHeader};
-use rsip::param::{OtherParam, OtherParamValue};
-use rsip::{Param, headers};
+use uri::{HostPort, Uri};
 
 pub(crate) mod build;
 pub(crate) mod normalise;
 pub(crate) mod status;
+pub(crate) mod uri;
 
 /// The version this stack speaks.
 const VERSION: &str = "SIP/2.0";
@@ -112,21 +111,11 @@ impl<'a> Message<'a> {
     }
 
     pub(crate) fn from(&self) -> Result<Party, Malformed> {
-        let party =
-            Party::new(self.required("From", "Missing From")?).ok_or(Malformed("Bad From"))?;
-        // rsip is the judge of the address; it reads no escapes in names, which are set apart before.
-        headers::From::new(party.address.as_str())
-            .typed()
-            .map_err(|_| Malformed("Bad From"))?;
-        Ok(party)
+        Party::new(self.required("From", "Missing From")?).ok_or(Malformed("Bad From"))
     }
 
     pub(crate) fn to(&self) -> Result<Party, Malformed> {
-        let party = Party::new(self.required("To", "Missing To")?).ok_or(Malformed("Bad To"))?;
-        headers::To::new(party.address.as_str())
-            .typed()
-            .map_err(|_| Malformed("Bad To"))?;
-        Ok(party)
+        Party::new(self.required("To", "Missing To")?).ok_or(Malformed("Bad To"))
     }
 
     pub(crate) fn cseq(&self) -> Result<CSeq, Malformed> {
@@ -148,28 +137,7 @@ impl<'a> Message<'a> {
     /// The topmost Via.
     pub(crate) fn via(&self) -> Result<Via, Malformed> {
         let value = self.header("Via").ok_or(Malformed("Missing Via"))?;
-        let typed = headers::Via::new(value)
-            .typed()
-            .map_err(|_| Malformed("Bad Via"))?;
-        let other = |name: &str| {
-            typed.params.iter().find_map(|param| match param {
-                Param::Other(OtherParam { .. }, _) if param_name(param) == Some(name) => {
-                    Some(param_value(param))
-                }
-                _ => None,
-            })
-        };
-        Ok(Via {
-            sent_by: typed.uri.host_with_port.to_string(),
-            port: typed
-                .uri
-                .host_with_port
-                .port
-                .as_ref()
-                .map(|port| *port.value()),
-            branch: typed.branch().map(|branch| branch.value().to_owned()),
-            asks_for_rport: other("rport").is_some(),
-        })
+        Via::parse(value).ok_or(Malformed("Bad Via"))
     }
 
     /// Where requests of the dialog are to go: the URI of the Contact.
@@ -184,12 +152,12 @@ impl<'a> Message<'a> {
         let mut contacts: Vec<(f32, String)> = self
             .all("Contact")
             .filter_map(|value| {
-                let typed = headers::Contact::new(value).typed().ok()?;
-                let q = typed.params.iter().find_map(|param| match param {
-                    Param::Q(q) => q.value().parse().ok(),
-                    _ => None,
-                });
-                Some((q.unwrap_or(1.0), address(value)?))
+                let Address {
+                    uri, parameters, ..
+                } = split_address(value)?;
+                Uri::parse(uri)?;
+                let q = parameter(parameters, "q").and_then(|q| q.parse().ok());
+                Some((q.unwrap_or(1.0), uri.to_owned()))
             })
             .collect();
         contacts.sort_by(|(a, _), (b, _)| b.total_cmp(a));
@@ -197,18 +165,19 @@ impl<'a> Message<'a> {
     }
 }
 
-fn param_name(param: &Param) -> Option<&str> {
-    match param {
-        Param::Other(name, _) => Some(name.value()),
-        _ => None,
-    }
+/// The parameters behind an address or a hop, by name and value; flags have an empty value.
+fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split(';')
+        .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .filter(|(name, _)| !name.is_empty())
 }
 
-fn param_value(param: &Param) -> Option<&OtherParamValue> {
-    match param {
-        Param::Other(_, value) => value.as_ref(),
-        _ => None,
-    }
+/// The first parameter of this name.
+fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    parameters(text)
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 fn start(line: &str) -> Result<Start<'_>, Malformed> {
@@ -244,8 +213,6 @@ pub(crate) fn is_our_version(version: &str) -> bool {
 pub(crate) struct Party {
     /// The whole header value.
     pub(crate) value: String,
-    /// Without the name: `<uri>;parameters`.
-    address: String,
     pub(crate) uri: String,
     pub(crate) display_name: Option<String>,
     pub(crate) tag: Option<String>,
@@ -259,31 +226,14 @@ impl Party {
             parameters,
             is_bracketed: _,
         } = split_address(value)?;
-        let parameters: Vec<(&str, &str)> = parameters
-            .split(';')
-            .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
-            .map(|(name, value)| (name.trim(), value.trim()))
-            .filter(|(name, _)| !name.is_empty())
-            .collect();
-        let tag = parameters
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("tag"))
-            .map(|(_, tag)| (*tag).to_owned());
-        let mut address = format!("<{uri}>");
-        for (name, value) in &parameters {
-            address.push_str(&if value.is_empty() {
-                format!(";{name}")
-            } else {
-                format!(";{name}={value}")
-            });
-        }
+        Uri::parse(uri)?;
+        let tag = parameter(parameters, "tag").filter(|tag| !tag.is_empty());
         let name = name.trim().trim_matches('"');
         Some(Self {
             value: value.to_owned(),
-            address,
             uri: uri.to_owned(),
             display_name: (!name.is_empty()).then(|| name.to_owned()),
-            tag: tag.filter(|tag| !tag.is_empty()),
+            tag: tag.map(str::to_owned),
         })
     }
 }
@@ -309,6 +259,24 @@ impl Via {
         self.branch
             .as_deref()
             .is_some_and(|branch| branch.starts_with("z9hG4bK"))
+    }
+
+    /// `SIP/2.0/transport sent-by;parameters` (RFC 3261 §20.42), in normal form.
+    fn parse(value: &str) -> Option<Self> {
+        let (protocol, rest) = value.split_once(' ')?;
+        let (sent_by, parameters) = rest.split_once(';').unwrap_or((rest, ""));
+        let mut parts = protocol.split('/');
+        let parts = (parts.next()?, parts.next()?, parts.next()?, parts.next());
+        if parts.0.is_empty() || parts.1.is_empty() || parts.2.is_empty() || parts.3.is_some() {
+            return None;
+        }
+        let port = HostPort::parse(sent_by)?.port;
+        Some(Self {
+            sent_by: sent_by.to_owned(),
+            port,
+            branch: parameter(parameters, "branch").map(str::to_owned),
+            asks_for_rport: parameter(parameters, "rport").is_some(),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Brings a message into the one form the rest of the stack reads: CRLF, no folding, full header names,
 //! one value in a line where headers form lists, no white space around what separates parameters.
 //!
-//! Not here: whether headers make sense. What rsip would misread in silence is repaired or refused.
+//! Not here: whether headers make sense.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,7 +37,7 @@ const COMPACT: [(u8, &str); 19] = [
 /// Headers whose values are addresses or hops, read one by one.
 const LISTS: [&str; 4] = ["Via", "Route", "Record-Route", "Contact"];
 
-/// Headers of one address. With [`LISTS`] they are those whose parameters rsip reads, up to the first
+/// Headers of one address. With [`LISTS`] they are those whose parameters are read, up to the first
 /// white space: without its removal `To: sip:a@b ;tag=c` would have no tag.
 const ADDRESSES: [&str; 2] = ["From", "To"];
 
