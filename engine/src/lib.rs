@@ -27,3 +27,4 @@ pub mod room;
 pub mod serve;
 pub mod shard;
 pub mod top;
+pub mod users;

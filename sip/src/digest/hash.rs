@@ -91,8 +91,8 @@ pub(super) fn hex(octets: &[u8]) -> String {
         .collect()
 }
 
-/// In either case; None unless it is exactly `N` octets of hexadecimal digits.
-pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// A hash from hexadecimal digits of either case; None unless they are exactly `N` octets.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };

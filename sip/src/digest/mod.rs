@@ -38,6 +38,7 @@ mod uri;
 use std::fmt;
 
 pub use client::{Answer, Credentials, answer};
+pub use hash::unhex;
 pub use header::{Authorization, Challenge, HEADER_LEN_MAX, ParseError, Protection, Qop, QopOffer};
 pub use replay::NonceCounts;
 pub use server::{Authenticator, Config, ConfigError, Failure, SECRET_LEN_MIN, Verified};
