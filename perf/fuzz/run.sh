@@ -22,7 +22,10 @@ length_max() {
 }
 
 dictionary() {
-    case $1 in sip_*) echo -dict=sip.dict ;; sdp | digest) echo "-dict=$1.dict" ;; esac
+    case $1 in
+        sip_* | refer_*) echo -dict=sip.dict ;;
+        sdp | digest | conference_info) echo "-dict=$1.dict" ;;
+    esac
 }
 
 seeds() {

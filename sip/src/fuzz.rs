@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::frame::Framer;
+use crate::refer::{self, DialogId, Method, ReferTo};
+use crate::sipfrag;
 use crate::{Config, Endpoint, Event, Flow, ListenerIdentity, Output, Rejection, Transport, scan};
 
 /// One datagram: the scan, and an endpoint that answers whatever it makes of it.
@@ -45,6 +47,49 @@ pub fn stream(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// A header value as REFER and INVITE bring it, and a fragment of the NOTIFY that answers.
+pub fn refer_headers(bytes: &[u8]) {
+    let _ = sipfrag::read(bytes);
+    let Ok(value) = str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(refer) = ReferTo::parse(value) {
+        let is_clean = |text: &str| !text.contains(char::is_control);
+        assert!(is_clean(&refer.uri) && is_clean(refer.method.as_str()));
+        for (name, value) in &refer.headers {
+            assert!(is_clean(name) && is_clean(value));
+        }
+        // What is left of the URI asks for nothing else.
+        let again = ReferTo::parse(&format!("<{}>", refer.uri));
+        let plain = ReferTo {
+            uri: refer.uri,
+            method: Method::Invite,
+            headers: Vec::new(),
+        };
+        assert!(again == Ok(plain) || value.len() > refer::VALUE_LEN_MAX - 2);
+        if let Some(replaces) = refer.headers.iter().find(|(name, _)| name == "Replaces") {
+            dialog(&replaces.1);
+        }
+    }
+    dialog(value);
+}
+
+fn dialog(value: &str) {
+    let joined = DialogId::join(value);
+    let Ok(replaced) = DialogId::replaces(value) else {
+        assert!(joined.is_err());
+        return;
+    };
+    let DialogId {
+        call_id,
+        to_tag,
+        from_tag,
+        ..
+    } = &replaced;
+    let written = format!("{call_id};to-tag={to_tag};from-tag={from_tag}");
+    assert_eq!(DialogId::replaces(&written), joined);
 }
 
 fn endpoint() -> Endpoint {

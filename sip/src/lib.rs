@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conference_info;
 pub mod digest;
 mod endpoint;
 pub mod frame;
