@@ -13,6 +13,7 @@ use crate::call::{self, CallError, Source, Target};
 use crate::codec::{Codec, SAMPLE_RATE};
 use crate::config::{Config, ConfigError};
 use crate::flamegraph::{self, Job};
+use crate::io::tls::Tls;
 use crate::{log, serve, top};
 
 /// Something went wrong while running.
@@ -155,6 +156,13 @@ impl ConfigSource {
         Config::load(self.config.as_deref(), std::env::vars(), &self.set, &cores)
     }
 
+    /// The configuration with the files that it names.
+    fn load_all(&self) -> Result<(Config, Tls), ConfigError> {
+        let config = self.load()?;
+        let tls = Tls::load(&config.sip.tls)?;
+        Ok((config, tls))
+    }
+
     fn name(&self) -> &Path {
         self.config
             .as_deref()
@@ -167,7 +175,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve(cli.source)) {
         Command::Serve(source) => serve_from(source),
-        Command::Check(source) => match source.load() {
+        Command::Check(source) => match source.load_all() {
             Ok(_) => {
                 println!("{}: fine", source.name().display());
                 ExitCode::SUCCESS
@@ -195,15 +203,15 @@ pub fn run() -> ExitCode {
 }
 
 fn serve_from(source: ConfigSource) -> ExitCode {
-    let config = match source.load() {
-        Ok(config) => config,
+    let (config, tls) = match source.load_all() {
+        Ok(all) => all,
         Err(error) => return fail(USAGE, &error),
     };
     let log = match log::init(config.log) {
         Ok(log) => log,
         Err(error) => return fail(FAILED, &error),
     };
-    match serve::serve(config, log, move || source.load()) {
+    match serve::serve(config, tls, log, move || source.load()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
     }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A [`Config`] cannot be wrong: every field has been parsed into a type that admits only what the
-//! server can do, so nothing behind it checks again. What this version cannot do (TLS, clusters) is
-//! an error that says so, never silently ignored. Every key, its default and its reason stand in
+//! server can do, so nothing behind it checks again. What this version cannot do (clusters) is an
+//! error that says so, never silently ignored. Every key, its default and its reason stand in
 //! `example.toml`.
 
 mod parse;
@@ -16,7 +16,7 @@ mod values;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use cfw::SvrId;
@@ -61,6 +61,27 @@ pub struct SipConfig {
     pub listen: Vec<SipListen>,
     /// Put in Contact and Via instead of the listening address.
     pub advertise: Option<Advertise>,
+    pub tls: TlsConfig,
+    /// Web pages that may connect by WebSocket; empty = any.
+    pub origins: Vec<String>,
+}
+
+/// PEM files, not read here: see [`Tls`](crate::io::tls::Tls).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate and its private key; needed where somebody listens with TLS.
+    pub certificate: Option<CertificateFiles>,
+    /// Callers need a certificate that one of these signed; None = they need none.
+    pub client_ca: Option<PathBuf>,
+    /// Who is trusted to sign the certificates of those we connect to; None = whom the system trusts.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and the ones between it and its authority.
+    pub chain: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +168,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             key: key.into(),
             reason: reason.into(),
@@ -215,6 +236,10 @@ impl Config {
                 level: new.log.level,
                 ..self.log
             },
+            sip: SipConfig {
+                tls: new.sip.tls.clone(),
+                ..self.sip.clone()
+            },
             ..self.clone()
         };
         Reload {
@@ -239,6 +264,8 @@ impl Config {
             server.drain_timeout_s,
             sip.listen,
             sip.advertise,
+            sip.tls,
+            sip.origins,
             rtp.address,
             rtp.advertise,
             rtp.ports,
@@ -264,7 +291,7 @@ impl Config {
 }
 
 /// Prefixes of the keys that a running server can change.
-const RELOADABLE: [&str; 3] = ["load.", "rooms.", "log.level"];
+const RELOADABLE: [&str; 4] = ["load.", "rooms.", "log.level", "sip.tls"];
 
 /// The outcome of [`Config::reload_from`].
 #[derive(Debug, Clone, PartialEq)]
@@ -314,7 +341,48 @@ impl SipConfig {
             );
             return Err(ConfigError::new("sip.advertise", reason));
         }
-        Ok(Self { listen, advertise })
+        let tls = TlsConfig::from_values(values)?;
+        if let (None, Some(secure)) = (
+            &tls.certificate,
+            listen.iter().find(|listen| listen.is_secure()),
+        ) {
+            return Err(ConfigError::new(
+                "sip.tls.certificate",
+                format!("needed because sip.listen has {secure}"),
+            ));
+        }
+        let origins = values.list("sip.origins", &[], parse::origin)?;
+        Ok(Self {
+            listen,
+            advertise,
+            tls,
+            origins,
+        })
+    }
+}
+
+impl TlsConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        let mut file = |key| values.optional(key, |text| Ok(PathBuf::from(text)));
+        let chain = file("sip.tls.certificate")?;
+        let key = file("sip.tls.key")?;
+        let certificate = match (chain, key) {
+            (Some(chain), Some(key)) => Some(CertificateFiles { chain, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                let reason = "needed because sip.tls.certificate is given";
+                return Err(ConfigError::new("sip.tls.key", reason));
+            }
+            (None, Some(_)) => {
+                let reason = "needed because sip.tls.key is given";
+                return Err(ConfigError::new("sip.tls.certificate", reason));
+            }
+        };
+        Ok(Self {
+            certificate,
+            client_ca: file("sip.tls.client_ca")?,
+            ca: file("sip.tls.ca")?,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{Admin, AdminThread, ConferenceView, ShardQueries};
 use crate::config::{Config, ConfigError, SipListen};
+use crate::io::tls::Tls;
 use crate::limits;
 use crate::load::{Admission, Calibration};
 use crate::log::LogHandle;
@@ -31,7 +32,7 @@ const SIP_BUFFER: usize = 4 << 20;
 /// Connections waiting to be accepted, as many as the kernel grants.
 const BACKLOG: i32 = 4_096;
 
-/// A TCP peer that vanished without a word is noticed after this.
+/// A peer with a connection who vanished without a word is noticed after this.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Calls and transactions one shard keeps; a call costs some kilobytes, so this bounds memory, not ambition.
@@ -73,12 +74,14 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Serves until told to end by a signal or over HTTP. `reload` reads the configuration anew (SIGHUP).
+/// Serves until told to end by a signal or over HTTP. `tls` is of this configuration; `reload` reads the
+/// configuration anew (SIGHUP).
 ///
 /// # Errors
 /// The server could not start.
 pub fn serve(
     config: Config,
+    tls: Tls,
     log: LogHandle,
     reload: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), ServeError> {
@@ -107,8 +110,10 @@ pub fn serve(
         spread: Spread::default(),
         quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
     };
+    let tls = Arc::new(tls);
     let control = Control {
         config: config.clone(),
+        tls: tls.clone(),
         derived,
         load: load.clone(),
         state: state.clone(),
@@ -137,6 +142,7 @@ pub fn serve(
             sip: sip_config(&config, index, seeds.next_u64()),
             sockets: sockets.remove(0),
             seed: seeds.next_u64(),
+            tls: tls.clone(),
         };
         handles.push(run::spawn(plan, ready.clone()).map_err(ServeError::Start)?);
     }
@@ -198,6 +204,7 @@ fn announce(config: &Config, http: SocketAddr) {
 #[derive(Clone)]
 struct Control {
     config: Arc<Config>,
+    tls: Arc<Tls>,
     /// Max-load where the configuration names none.
     derived: u32,
     load: Arc<ServerLoad>,
@@ -241,6 +248,9 @@ impl Control {
             Ok(new) => new,
             Err(error) => return tracing::error!(%error, "configuration not reloaded"),
         };
+        if let Err(error) = self.tls.reload(&new.sip.tls) {
+            return tracing::error!(%error, "configuration not reloaded");
+        }
         let reload = self.config.reload_from(&new);
         tracing::info!(changed = ?reload.taken_over, needs_restart = ?reload.needs_restart, "configuration reloaded");
         self.config = Arc::new(reload.config);
@@ -346,7 +356,7 @@ fn bind_sip(config: &mut Config, shards: usize) -> Result<Vec<Sockets>, ServeErr
     let mut shares: Vec<Sockets> = (0..shards)
         .map(|_| Sockets {
             udp: Vec::new(),
-            tcp: Vec::new(),
+            streams: Vec::new(),
         })
         .collect();
     for (index, listen) in config.sip.listen.iter_mut().enumerate() {
@@ -385,7 +395,8 @@ fn bind_one(listen: &mut SipListen, index: u16, shares: &mut [Sockets]) -> io::R
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
                 socket.listen(BACKLOG)?;
                 share.udp.push(None);
-                share.tcp.push((index, TcpListener::from(socket)));
+                let listener = TcpListener::from(socket);
+                share.streams.push((index, listen.transport, listener));
             }
         }
     }

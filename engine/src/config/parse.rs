@@ -90,8 +90,14 @@ impl FromStr for SipListen {
         let transport = match transport {
             "udp" => Transport::Udp,
             "tcp" => Transport::Tcp,
-            "tls" => return Err(format!("{text}: tls is not supported in this version")),
-            _ => return Err(format!("\"{text}\" does not begin with udp: or tcp:")),
+            "tls" => Transport::Tls,
+            "ws" => Transport::Ws,
+            "wss" => Transport::Wss,
+            _ => {
+                return Err(format!(
+                    "\"{text}\" does not begin with udp:, tcp:, tls:, ws: or wss:"
+                ));
+            }
         };
         Ok(Self {
             transport,
@@ -104,6 +110,30 @@ impl fmt::Display for SipListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let transport = self.transport.name().to_ascii_lowercase();
         write!(f, "{transport}:{}", self.address)
+    }
+}
+
+impl SipListen {
+    /// Callers speak TLS here.
+    pub const fn is_secure(self) -> bool {
+        matches!(self.transport, Transport::Tls | Transport::Wss)
+    }
+}
+
+/// A web origin as browsers send it (RFC 6454 §6.2): `https://example.org`, a port where it is not the
+/// scheme's own, no path.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let is_origin = text.split_once("://").is_some_and(|(scheme, authority)| {
+        !scheme.is_empty()
+            && !authority.is_empty()
+            && !authority.contains(|c: char| c == '/' || c.is_whitespace())
+    });
+    if is_origin {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "\"{text}\" is not an origin such as https://example.org"
+        ))
     }
 }
 

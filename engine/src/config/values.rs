@@ -8,12 +8,17 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 29] = [
+pub(super) const KEYS: [&str; 34] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
     "sip.listen",
     "sip.advertise",
+    "sip.tls.certificate",
+    "sip.tls.key",
+    "sip.tls.client_ca",
+    "sip.tls.ca",
+    "sip.origins",
     "rtp.address",
     "rtp.advertise",
     "rtp.ports",

@@ -5,8 +5,8 @@
 //! ```
 //! Media and SIP datagrams go through [`MediaIo`], driven by the shard's turn and never by a packet:
 //! one `harvest` takes in what arrived, one `flush` sends what the turn produced. [`batch`] does both
-//! with many datagrams to a system call; [`plain`] is its readable twin, a call for each. SIP over TCP
-//! is in [`stream`], on glommio.
+//! with many datagrams to a system call; [`plain`] is its readable twin, a call for each. SIP over TCP,
+//! TLS and WebSocket is in [`stream`], on glommio; [`tls`] reads the certificates.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -21,6 +21,7 @@ pub mod ports;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 /// Longest datagram we take in. A UDP payload cannot exceed 65,507 bytes (IPv4), and RFC 3261 §18.1.1
 /// obliges us to accept SIP messages up to that size.

@@ -73,7 +73,7 @@ pub struct Core<I> {
     directory: Directory,
     placement: Placement,
     outbox: Outbox,
-    /// One per listening address; None for TCP, whose connections live outside.
+    /// One per listening address; None for those with connections, which live outside.
     sip_sockets: Vec<Option<SocketId>>,
     /// SIP messages taken in and not handled yet.
     arrived: VecDeque<(Flow, Bytes)>,
@@ -259,6 +259,8 @@ impl<I: MediaIo> Core<I> {
         for event in streams.drain(..) {
             match event {
                 StreamEvent::Message { flow, message } => self.steer(now, flow, message, meters),
+                // Asked for here, so nobody else waits for it.
+                StreamEvent::Failed { flow } => self.sip.handle_flow_closed(now, flow),
                 StreamEvent::Closed { flow } => {
                     for shard in 0..self.common.mailboxes.len() {
                         self.outbox
@@ -552,7 +554,7 @@ fn act_on_incidents<I: MediaIo>(focus: &mut Focus, means: &mut Means<'_, I>) {
     }
 }
 
-/// The number of the first TCP connection of a shard; `stream_holder` reads it back.
+/// The number of the first connection of a shard; `stream_holder` reads it back.
 pub fn first_stream(shard: ShardIndex) -> u64 {
     u64::from(shard.0) << STREAM_SHARD_SHIFT | 1
 }

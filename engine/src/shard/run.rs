@@ -1,13 +1,13 @@
 //! Drives one [`Core`] on a glommio executor pinned to a processor. The only async code of a shard
-//! besides its TCP connections.
+//! besides its connections.
 
 use std::net::{TcpListener, UdpSocket};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use mixer_simd::Kernels;
-use sip::Endpoint;
+use sip::{Endpoint, Transport};
 
 use super::core::{Common, Core, first_stream};
 use super::stage::{Stage, StageConfig};
@@ -15,7 +15,8 @@ use super::{ShardIndex, guard};
 use crate::focus::Focus;
 use crate::io::batch::BatchIo;
 use crate::io::ports::Ports;
-use crate::io::stream::Streams;
+use crate::io::stream::{Settings, Streams};
+use crate::io::tls::Tls;
 use crate::load::Admission;
 
 /// Memory glommio registers with each of its rings, for file I/O that shards do not do; its default of
@@ -26,8 +27,8 @@ const IO_MEMORY: usize = 64 << 10;
 pub struct Sockets {
     /// One per listening address, in the order of the configuration.
     pub udp: Vec<Option<UdpSocket>>,
-    /// With the index of its listening address.
-    pub tcp: Vec<(u16, TcpListener)>,
+    /// With their transport and the index of their listening address.
+    pub streams: Vec<(u16, Transport, TcpListener)>,
 }
 
 /// What a shard is made of; moved to its thread.
@@ -39,6 +40,7 @@ pub struct Plan {
     pub sip: sip::Config,
     pub sockets: Sockets,
     pub seed: u64,
+    pub tls: Arc<Tls>,
 }
 
 /// Starts the shard's thread. `ready` hears when it serves, or why it cannot.
@@ -65,6 +67,7 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         sip,
         sockets,
         seed,
+        tls,
         ..
     } = plan;
     let now = Instant::now();
@@ -80,6 +83,7 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         talkers_max: common.config.rooms.max_talkers as usize,
         media_timeout: (rtp.timeout_s != 0).then(|| Duration::from_secs(rtp.timeout_s.into())),
     };
+    let origins = common.config.sip.origins.clone();
     let focus = Focus::new(common.config.clone(), admission, seed);
     let core = BatchIo::new().and_then(|io| {
         let stage = Stage::new(now, io, ports, Kernels::detect(), &stage_config);
@@ -98,9 +102,9 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         Err(error) => return drop(ready.send(Err(error.to_string()))),
     };
 
-    let streams = Streams::new(first_stream(index));
-    for (listener, socket) in sockets.tcp {
-        glommio::spawn_local(streams.clone().accept(socket, listener)).detach();
+    let streams = Streams::new(first_stream(index), Settings::new(tls, origins));
+    for (listener, transport, socket) in sockets.streams {
+        glommio::spawn_local(streams.clone().accept(socket, transport, listener)).detach();
     }
     // The first sleep of an executor can be tens of milliseconds late; it must not be a tick.
     glommio::timer::sleep(Duration::from_millis(1)).await;
@@ -114,8 +118,7 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         streams.take(&mut events);
         let turned = core.turn(now, SystemTime::now(), &mut events, &mut writes);
         for (flow, message) in writes.drain(..) {
-            // False: the connection has gone, which the next turn is told.
-            let _ = streams.send(flow.stream, message);
+            streams.send(flow, message);
         }
         let done = Instant::now();
         if turned.ended {
