@@ -107,8 +107,11 @@ impl FlamegraphArguments {
 
 #[derive(Debug, Args)]
 struct CallArguments {
-    /// sip:ROOM@HOST:PORT
+    /// sip:ROOM@HOST:PORT, with ;transport=tcp or ;transport=tls behind it
     target: Target,
+    /// Trust the authorities in this PEM file instead of the system's (with tls)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// What to offer
     #[arg(long, default_value = "pcmu", value_parser = codec)]
     codec: Codec,
@@ -220,6 +223,7 @@ fn serve_from(source: ConfigSource) -> ExitCode {
 fn call_with(arguments: CallArguments) -> Result<call::Summary, CallError> {
     let CallArguments {
         target,
+        ca,
         codec,
         source,
         record,
@@ -238,6 +242,7 @@ fn call_with(arguments: CallArguments) -> Result<call::Summary, CallError> {
     }
     call::call(call::Options {
         target,
+        ca,
         codec,
         source,
         record,

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -42,6 +42,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// What to call, and what to say and keep.
 pub struct Options {
     pub target: Target,
+    /// PEM file of the authorities trusted with TLS; None = those the system trusts.
+    pub ca: Option<PathBuf>,
     pub codec: Codec,
     pub source: Source,
     pub record: Option<PathBuf>,
@@ -131,6 +133,7 @@ impl fmt::Display for Summary {
 pub fn call(options: Options) -> Result<Summary, CallError> {
     let Options {
         mut target,
+        ca,
         codec,
         mut source,
         record,
@@ -144,7 +147,7 @@ pub fn call(options: Options) -> Result<Summary, CallError> {
             break;
         }
         let record = record.as_deref();
-        let phone = Phone::dial(target.clone(), codec, random.next_u64())?;
+        let phone = Phone::dial(target.clone(), ca.as_deref(), codec, random.next_u64())?;
         match phone.run(&mut source, record, duration, &interrupted)? {
             Outcome::Talked {
                 setup,
@@ -191,8 +194,13 @@ struct Phone {
 }
 
 impl Phone {
-    fn dial(target: Target, codec: Codec, seed: u64) -> Result<Self, CallError> {
-        let wire = Wire::connect(&target)?;
+    fn dial(
+        target: Target,
+        ca: Option<&Path>,
+        codec: Codec,
+        seed: u64,
+    ) -> Result<Self, CallError> {
+        let wire = Wire::connect(&target, ca)?;
         let local = wire.local_address()?;
         let media = Media::bind(local.ip())?;
         let identity = ListenerIdentity {
@@ -235,7 +243,7 @@ impl Phone {
     fn run(
         mut self,
         source: &mut Source,
-        record: Option<&std::path::Path>,
+        record: Option<&Path>,
         duration: Option<Duration>,
         interrupted: &AtomicBool,
     ) -> Result<Outcome, CallError> {

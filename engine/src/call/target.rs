@@ -1,4 +1,4 @@
-//! Where a call goes: `sip:ROOM@HOST[:PORT][;transport=tcp]`.
+//! Where a call goes: `sip:ROOM@HOST[:PORT][;transport=tcp]`, or `tls`.
 
 use std::fmt;
 use std::io;
@@ -6,9 +6,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use sip::Transport;
-
-/// Port of `sip:` URIs without one (RFC 3261 §19.1.2).
-const DEFAULT_PORT: u16 = 5060;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -20,11 +17,20 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetError(String);
+pub enum TargetError {
+    NotSip(String),
+    /// This phone does not speak it.
+    Transport(String),
+}
 
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" is not sip:ROOM@HOST:PORT", self.0)
+        match self {
+            Self::NotSip(uri) => write!(f, "\"{uri}\" is not sip:ROOM@HOST:PORT"),
+            Self::Transport(name) => {
+                write!(f, "transport \"{name}\" is none of udp, tcp, tls")
+            }
+        }
     }
 }
 
@@ -33,6 +39,11 @@ impl std::error::Error for TargetError {}
 impl Target {
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// A name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// # Errors
@@ -52,7 +63,7 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(uri: &str) -> Result<Self, TargetError> {
-        let error = || TargetError(uri.to_owned());
+        let error = || TargetError::NotSip(uri.to_owned());
         let rest = uri.strip_prefix("sip:").ok_or_else(error)?;
         let (user, rest) = rest.split_once('@').ok_or_else(error)?;
         let (authority, parameters) = rest.split_once(';').unwrap_or((rest, ""));
@@ -66,9 +77,6 @@ impl FromStr for Target {
                 None => (authority, None),
             },
         };
-        let port = port
-            .map_or(Ok(DEFAULT_PORT), str::parse)
-            .map_err(|_| error())?;
         let transport = match parameters
             .split(';')
             .find_map(|parameter| parameter.strip_prefix("transport="))
@@ -76,8 +84,12 @@ impl FromStr for Target {
             None => Transport::Udp,
             Some(name) if name.eq_ignore_ascii_case("udp") => Transport::Udp,
             Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
-            Some(_) => return Err(error()),
+            Some(name) if name.eq_ignore_ascii_case("tls") => Transport::Tls,
+            Some(name) => return Err(TargetError::Transport(name.to_owned())),
         };
+        let port = port
+            .map_or(Ok(transport.default_port()), str::parse)
+            .map_err(|_| error())?;
         if user.is_empty()
             || host.is_empty()
             || uri.contains(|c: char| c.is_whitespace() || c.is_control())
@@ -132,6 +144,10 @@ mod tests {
             "sip:lobby@h;crt-hop=1;transport=udp",
             Some(("h", 5060, Transport::Udp)),
         );
+        check(
+            "sip:lobby@example.test;transport=tls",
+            Some(("example.test", 5061, Transport::Tls)),
+        );
         for wrong in [
             "lobby",
             "sips:a@b",
@@ -139,10 +155,15 @@ mod tests {
             "sip:@h",
             "sip:a@",
             "sip:a@h:x",
-            "sip:a@h;transport=tls",
+            "sip:a@h;transport=ws",
             "sip:a b@h",
         ] {
             check(wrong, None);
         }
+        let browser: Result<Target, _> = "sip:a@h;transport=ws".parse();
+        assert_eq!(
+            browser.unwrap_err().to_string(),
+            "transport \"ws\" is none of udp, tcp, tls"
+        );
     }
 }

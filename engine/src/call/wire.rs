@@ -1,16 +1,23 @@
-//! The phone's SIP transport: one UDP socket or one TCP connection to the far end.
+//! The phone's SIP transport: one UDP socket, or one connection to the far end.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use sip::frame::{Frame, Framer};
 use sip::{Flow, Transport};
 
 use super::Target;
-use crate::io::DATAGRAM_LEN_MAX;
+use crate::io::{DATAGRAM_LEN_MAX, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the far end may take to read a message, or to say its part of a handshake.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Wire {
     flow: Flow,
@@ -20,36 +27,33 @@ pub(super) struct Wire {
 
 enum Socket {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, framer: Framer },
+    Stream { stream: Stream, framer: Framer },
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Wire {
-    pub(super) fn connect(target: &Target) -> io::Result<Self> {
+    /// `ca` is a PEM file of whom to trust instead of the system's authorities.
+    pub(super) fn connect(target: &Target, ca: Option<&Path>) -> io::Result<Self> {
         let peer = target.resolve()?;
         let transport = target.transport();
         let (socket, stream) = match transport {
-            Transport::Udp => {
-                let any: SocketAddr = if peer.is_ipv4() {
-                    ([0; 4], 0).into()
-                } else {
-                    ([0_u16; 8], 0).into()
-                };
-                let socket = UdpSocket::bind(any)?;
-                socket.connect(peer)?;
-                socket.set_nonblocking(true)?;
-                (Socket::Udp(socket), 0)
-            }
+            Transport::Udp => (Socket::Udp(datagrams(peer)?), 0),
             _ => {
                 let stream = TcpStream::connect_timeout(&peer, CONNECT_TIMEOUT)?;
                 stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                (
-                    Socket::Tcp {
-                        stream,
-                        framer: Framer::default(),
-                    },
-                    1,
-                )
+                stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+                stream.set_write_timeout(Some(STALL_TIMEOUT))?;
+                let stream = match transport {
+                    Transport::Tls => Stream::Tls(Box::new(shake_hands(target, ca, stream)?)),
+                    _ => Stream::Tcp(stream),
+                };
+                stream.tcp().set_nonblocking(true)?;
+                let framer = Framer::default();
+                (Socket::Stream { stream, framer }, 1)
             }
         };
         Ok(Self {
@@ -71,7 +75,7 @@ impl Wire {
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
         match &self.socket {
             Socket::Udp(socket) => socket.local_addr(),
-            Socket::Tcp { stream, .. } => stream.local_addr(),
+            Socket::Stream { stream, .. } => stream.tcp().local_addr(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Wire {
         loop {
             let read = match &mut self.socket {
                 Socket::Udp(socket) => socket.recv(&mut self.bytes),
-                Socket::Tcp { stream, .. } => stream.read(&mut self.bytes),
+                Socket::Stream { stream, .. } => stream.read(&mut self.bytes),
             };
             let len = match read {
                 Ok(len) => len,
@@ -92,13 +96,13 @@ impl Wire {
             };
             match &mut self.socket {
                 Socket::Udp(_) => arrived(self.flow, &self.bytes[..len]),
-                Socket::Tcp { .. } if len == 0 => {
+                Socket::Stream { .. } if len == 0 => {
                     return Err(io::Error::new(
                         ErrorKind::UnexpectedEof,
                         "the far end closed the connection",
                     ));
                 }
-                Socket::Tcp { framer, .. } => {
+                Socket::Stream { framer, .. } => {
                     framer.push(&self.bytes[..len]);
                     while let Some(frame) = framer
                         .next()
@@ -127,10 +131,64 @@ impl Wire {
                 }
                 result => result.map(drop),
             },
-            Socket::Tcp { stream, .. } => {
-                stream.set_nonblocking(false)?;
+            Socket::Stream { stream, .. } => {
+                stream.tcp().set_nonblocking(false)?;
                 stream.write_all(message)?;
-                stream.set_nonblocking(true)
+                stream.tcp().set_nonblocking(true)
+            }
+        }
+    }
+}
+
+fn datagrams(peer: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = if peer.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(peer)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// TLS with a far end whose certificate is for the host of the URI (RFC 5922 §7.1).
+fn shake_hands(
+    target: &Target,
+    ca: Option<&Path>,
+    mut stream: TcpStream,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let config = tls::client(ca, None).map_err(|error| io::Error::other(error.reason))?;
+    let name = ServerName::try_from(target.host().to_owned()).map_err(io::Error::other)?;
+    let mut connection =
+        ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(connection, stream))
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(bytes),
+            Self::Tls(stream) => stream.read(bytes),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Tls(stream) => {
+                stream.write_all(bytes)?;
+                stream.flush()
             }
         }
     }
