@@ -33,11 +33,15 @@ const JITTER_MS_MAX: u64 = 200;
 /// Longest of the waits given in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
 
+/// Highest of the rates: what no core can handle.
+const RATE_MAX: u64 = 1_000_000;
+
 /// Everything the operator can choose. Field by field as in `example.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: ServerConfig,
     pub sip: SipConfig,
+    pub abuse: AbuseConfig,
     pub rtp: RtpConfig,
     pub load: LoadConfig,
     pub cluster: ClusterConfig,
@@ -82,6 +86,21 @@ pub struct CertificateFiles {
     /// The certificate, and the ones between it and its authority.
     pub chain: PathBuf,
     pub key: PathBuf,
+}
+
+/// What a sender may do before he is no longer listened to, see [`Gate`](crate::load::gate::Gate).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbuseConfig {
+    /// Unwanted messages a second that one source may go on sending to a core; 0 = any.
+    pub fault_rate: u32,
+    /// For how many seconds who sends more is muted, at least 1.
+    pub mute_s: u32,
+    /// Messages of any kind a second from one source to a core; 0 = any.
+    pub flood_rate: u32,
+    /// Sources for which none of this counts.
+    pub trusted: Vec<Network>,
+    /// How the User-Agent of those begins who get no answer; in lower case.
+    pub drop_user_agents: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +233,7 @@ impl Config {
         Ok(Self {
             server,
             sip: SipConfig::from_values(&mut values)?,
+            abuse: AbuseConfig::from_values(&mut values)?,
             rtp: RtpConfig::from_values(&mut values)?,
             load,
             cluster: ClusterConfig::from_values(&mut values)?,
@@ -230,6 +250,7 @@ impl Config {
             .into_iter()
             .partition(|key| RELOADABLE.iter().any(|prefix| key.starts_with(prefix)));
         let config = Self {
+            abuse: new.abuse.clone(),
             load: new.load,
             rooms: new.rooms.clone(),
             log: LogConfig {
@@ -266,6 +287,11 @@ impl Config {
             sip.advertise,
             sip.tls,
             sip.origins,
+            abuse.fault_rate,
+            abuse.mute_s,
+            abuse.flood_rate,
+            abuse.trusted,
+            abuse.drop_user_agents,
             rtp.address,
             rtp.advertise,
             rtp.ports,
@@ -291,7 +317,7 @@ impl Config {
 }
 
 /// Prefixes of the keys that a running server can change.
-const RELOADABLE: [&str; 4] = ["load.", "rooms.", "log.level", "sip.tls"];
+const RELOADABLE: [&str; 5] = ["abuse.", "load.", "rooms.", "log.level", "sip.tls"];
 
 /// The outcome of [`Config::reload_from`].
 #[derive(Debug, Clone, PartialEq)]
@@ -382,6 +408,31 @@ impl TlsConfig {
             certificate,
             client_ca: file("sip.tls.client_ca")?,
             ca: file("sip.tls.ca")?,
+        })
+    }
+}
+
+impl AbuseConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        const SCANNERS: [&str; 7] = [
+            "friendly-scanner",
+            "sipvicious",
+            "sipcli/",
+            "VaxSIPUserAgent",
+            "pplsip",
+            "sundayddr",
+            "sip-scan",
+        ];
+        Ok(Self {
+            fault_rate: values.integer("abuse.fault_rate", 10, 0..=RATE_MAX)?,
+            mute_s: values.integer("abuse.mute_s", 60, 1..=SECONDS_MAX)?,
+            flood_rate: values.integer("abuse.flood_rate", 0, 0..=RATE_MAX)?,
+            trusted: values.list("abuse.trusted", &[], str::parse)?,
+            drop_user_agents: values.list(
+                "abuse.drop_user_agents",
+                &SCANNERS,
+                parse::user_agent,
+            )?,
         })
     }
 }

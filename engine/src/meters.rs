@@ -15,12 +15,14 @@
 mod lateness;
 mod ledger;
 mod load;
+mod unwanted;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
+pub use unwanted::{Unwanted, UnwantedCounts};
 
 /// A number that only grows, written by one thread.
 ///
@@ -77,6 +79,12 @@ pub struct CoreMeters {
     pub sip_malformed: Counter,
     /// SIP messages received here and handed to the shard that owns them.
     pub sip_forwarded: Counter,
+    /// What did no caller any good.
+    pub unwanted: UnwantedCounts,
+    /// Times this core has muted a source.
+    pub mutes: Counter,
+    /// Of a hundred requests, how many upstream proxies are asked to hold back.
+    pub overload_percent: Gauge,
 
     /// Audio RTP packets; video and RTCP have their own counters.
     pub rtp_received: Counter,

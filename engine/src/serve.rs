@@ -108,6 +108,7 @@ pub fn serve(
         meters: meters.clone(),
         mailboxes: mailboxes.clone(),
         spread: Spread::default(),
+        load: load.clone(),
         quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
     };
     let tls = Arc::new(tls);

@@ -19,6 +19,7 @@ mod endpoint;
 pub mod frame;
 pub mod fuzz;
 mod message;
+pub mod overload;
 pub mod refer;
 pub mod scan;
 pub mod sdp;

@@ -12,12 +12,12 @@ use prometheus_client::{
 };
 
 use super::Admin;
-use crate::meters::{CoreMeters, Meters, Phase, ServerLoad, ServerState, State};
+use crate::meters::{CoreMeters, Meters, Phase, ServerLoad, ServerState, State, Unwanted};
 
 type Reader = fn(&CoreMeters) -> u64;
 
 /// Per core; the text format appends `_total`.
-const COUNTERS: [(&str, &str, Reader); 23] = [
+const COUNTERS: [(&str, &str, Reader); 24] = [
     (
         "sip_received",
         "SIP messages received, retransmissions included",
@@ -37,6 +37,11 @@ const COUNTERS: [(&str, &str, Reader); 23] = [
         "sip_forwarded",
         "SIP messages handed to the core that owns them",
         |core| core.sip_forwarded.get(),
+    ),
+    (
+        "sip_mutes",
+        "Times a source was muted for what it sent",
+        |core| core.mutes.get(),
     ),
     ("rtp_received", "Audio RTP packets received", |core| {
         core.rtp_received.get()
@@ -110,7 +115,7 @@ const COUNTERS: [(&str, &str, Reader); 23] = [
 ];
 
 /// Per core.
-const GAUGES: [(&str, &str, Reader); 3] = [
+const GAUGES: [(&str, &str, Reader); 4] = [
     (
         "conferences",
         "Conferences whose home is the core",
@@ -120,6 +125,11 @@ const GAUGES: [(&str, &str, Reader); 3] = [
         "participants",
         "Participants whose media the core handles",
         |core| core.participants.get(),
+    ),
+    (
+        "overload_percent",
+        "Of a hundred requests, how many proxies before us are asked to hold back (RFC 7339)",
+        |core| core.overload_percent.get(),
     ),
     ("ports_free", "RTP port pairs still to be had", |core| {
         core.ports_free.get()
@@ -180,6 +190,20 @@ impl Readings {
                 metric
                     .encode_family(&label)?
                     .encode_counter::<NoLabelSet, _, u64>(&read(core), None)?;
+            }
+        }
+        let help = "SIP messages that did no caller any good, by what they were";
+        let mut metric =
+            encoder.encode_descriptor("sip_unwanted", help, None, MetricType::Counter)?;
+        for core in &self.meters.cores {
+            for what in Unwanted::ALL {
+                let labels = [
+                    ("core", core.core.to_string()),
+                    ("reason", what.name().to_owned()),
+                ];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&core.unwanted.get(what), None)?;
             }
         }
         let help = "Time in which the core's thread had work";

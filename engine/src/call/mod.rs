@@ -194,12 +194,7 @@ struct Phone {
 }
 
 impl Phone {
-    fn dial(
-        target: Target,
-        ca: Option<&Path>,
-        codec: Codec,
-        seed: u64,
-    ) -> Result<Self, CallError> {
+    fn dial(target: Target, ca: Option<&Path>, codec: Codec, seed: u64) -> Result<Self, CallError> {
         let wire = Wire::connect(&target, ca)?;
         let local = wire.local_address()?;
         let media = Media::bind(local.ip())?;

@@ -160,8 +160,7 @@ fn shake_hands(
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let config = tls::client(ca, None).map_err(|error| io::Error::other(error.reason))?;
     let name = ServerName::try_from(target.host().to_owned()).map_err(io::Error::other)?;
-    let mut connection =
-        ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
     }

@@ -354,6 +354,19 @@ pub(super) fn room_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// How a User-Agent begins, in lower case: printable, and not so long that nobody could have meant it.
+pub(super) fn user_agent(text: &str) -> Result<String, String> {
+    const LEN_MAX: usize = 64;
+    let fits = (1..=LEN_MAX).contains(&text.len());
+    if fits && text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!(
+            "\"{text}\" is not 1-{LEN_MAX} printable characters"
+        ))
+    }
+}
+
 fn is_user(text: &str) -> bool {
     !text.is_empty()
         && text

@@ -75,6 +75,7 @@ fn every_key_is_read() {
     let sections: Vec<Result<(), ConfigError>> = vec![
         ServerConfig::from_values(&mut values, &CORES).map(drop),
         SipConfig::from_values(&mut values).map(drop),
+        AbuseConfig::from_values(&mut values).map(drop),
         RtpConfig::from_values(&mut values).map(drop),
         LoadConfig::from_values(&mut values).map(drop),
         ClusterConfig::from_values(&mut values).map(drop),
@@ -100,6 +101,14 @@ fn defaults_are_the_documented_ones() {
             .collect::<Vec<_>>(),
         ["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"]
     );
+    let abuse = &config.abuse;
+    assert_eq!(
+        (abuse.fault_rate, abuse.mute_s, abuse.flood_rate),
+        (10, 60, 0)
+    );
+    assert!(abuse.trusted.is_empty());
+    assert_eq!(abuse.drop_user_agents.len(), 7);
+    assert_eq!(abuse.drop_user_agents[3], "vaxsipuseragent");
     assert_eq!(
         config.rtp.ports,
         PortRange {

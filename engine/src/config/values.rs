@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 39] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -19,6 +19,11 @@ pub(super) const KEYS: [&str; 34] = [
     "sip.tls.client_ca",
     "sip.tls.ca",
     "sip.origins",
+    "abuse.fault_rate",
+    "abuse.mute_s",
+    "abuse.flood_rate",
+    "abuse.trusted",
+    "abuse.drop_user_agents",
     "rtp.address",
     "rtp.advertise",
     "rtp.ports",

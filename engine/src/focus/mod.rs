@@ -164,7 +164,9 @@ impl Focus {
                     };
                 }
                 let user = self.calls.get(&call).map(|call| call.room.clone());
-                means.sip.ring(means.now, call, user.as_ref().map_or("", RoomName::as_str));
+                means
+                    .sip
+                    .ring(means.now, call, user.as_ref().map_or("", RoomName::as_str));
                 self.ringing.push_back((means.now + ring, call));
             }
             Err(rejection) => {

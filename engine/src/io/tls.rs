@@ -83,10 +83,7 @@ impl Current {
     }
 }
 
-fn server(
-    files: &CertificateFiles,
-    client_ca: Option<&Path>,
-) -> Result<ServerConfig, ConfigError> {
+fn server(files: &CertificateFiles, client_ca: Option<&Path>) -> Result<ServerConfig, ConfigError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable("sip.tls.certificate", &files.chain, &error))?;

@@ -1,6 +1,7 @@
 //! Who may come in, by how much the server already does.
 
 mod calibrate;
+pub mod gate;
 
 use std::sync::Arc;
 

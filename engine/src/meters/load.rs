@@ -151,6 +151,19 @@ impl ServerLoad {
         no_time || f64::from(self.current()) >= f64::from(self.max()) * HARD_CAP_FACTOR
     }
 
+    /// How near its limits the server is: 1 where it is full, [`HARD_CAP_FACTOR`] where nobody is taken.
+    /// Of load and busiest core the worse.
+    pub fn pressure(&self) -> f64 {
+        let load = f64::from(self.current()) / f64::from(self.max().max(1));
+        let (hot, limit) = (self.hot(), self.hot_max.load());
+        let hot = match limit {
+            1.0.. => 0.0,
+            _ if hot <= limit => hot / limit,
+            _ => 1.0 + (HARD_CAP_FACTOR - 1.0) * (hot - limit) / (HOT_CAP * (1.0 - limit)),
+        };
+        load.max(hot)
+    }
+
     pub fn weights(&self) -> Weights {
         Weights {
             sip: self.weight_sip.load(),
@@ -277,6 +290,28 @@ mod tests {
             load.update(100, 1.0);
         }
         assert!(!load.is_full() && !load.is_over_hard_cap());
+    }
+
+    #[test]
+    fn pressure_is_one_at_either_limit_and_the_hard_caps_factor_at_either_cap() {
+        let load = load(500);
+        for (current, hot, pressure) in [
+            (0, 0.0, 0.0),
+            (250, 0.0, 0.5),
+            (500, 0.1, 1.0),
+            (600, 0.1, HARD_CAP_FACTOR),
+            (0, 0.45, 0.5),
+            (0, 0.9, 1.0),
+            (0, 0.97, HARD_CAP_FACTOR),
+            (300, 0.45, 0.6),
+        ] {
+            load.update(current, hot);
+            let found = load.pressure();
+            assert!((found - pressure).abs() < 1e-9, "{current} {hot}: {found}");
+        }
+        load.hot_max.store(1.0);
+        load.update(0, 1.0);
+        assert_eq!(load.pressure(), 0.0, "no core is too hot");
     }
 
     #[test]

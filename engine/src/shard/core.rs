@@ -1,27 +1,29 @@
 //! One turn of a shard, without a runtime: time, datagrams, stream messages and mail in; datagrams,
 //! stream writes and mail out.
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use sip::overload::{Feedback, LossController};
 use sip::{Endpoint, Flow, Output, Transport};
 
 use super::ShardIndex;
+use super::arrivals::{Arrival, Arrivals, Doorman, Way};
 use super::directory::{Directory, Spread};
 use super::mailbox::{Mail, Mailboxes, Outbox, Query};
 use super::place::Placement;
 use super::stage::{Moment, Stage};
 use super::view;
 use crate::config::Config;
-use crate::focus::{Focus, Means, RoomName};
+use crate::focus::{Focus, Means};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
+use crate::load::gate::Gate;
 use crate::memory;
-use crate::meters::{CoreMeters, Ledger, Meters, Phase};
+use crate::meters::{CoreMeters, Ledger, Meters, Phase, ServerLoad, Unwanted};
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
 /// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
@@ -32,9 +34,6 @@ const SIP_PER_TURN_PRESSED: usize = 16;
 
 /// A turn that begins this late is behind: a quarter of the usual frame.
 const PRESSED: Duration = Duration::from_millis(5);
-
-/// SIP messages that may wait for a later turn; beyond it they are dropped, as a full socket would.
-const ARRIVED_MAX: usize = 4_096;
 
 /// Mail handled in one turn, for the same reason.
 const MAIL_PER_TURN_MAX: usize = 512;
@@ -52,6 +51,11 @@ const BUSY_AFTER_SIP: Duration = Duration::from_millis(100);
 /// Gauges are read once a second at most.
 const GAUGES_EVERY: Duration = Duration::from_millis(100);
 
+/// Proxies before us are told anew how much to hold back each time the load was measured; they forget
+/// it when nothing has come from us for a while.
+const FEEDBACK_EVERY: Duration = Duration::from_secs(1);
+const FEEDBACK_VALIDITY: Duration = Duration::from_secs(3);
+
 /// What all shards of the process share.
 #[derive(Clone)]
 pub struct Common {
@@ -59,6 +63,7 @@ pub struct Common {
     pub meters: Arc<Meters>,
     pub mailboxes: Mailboxes,
     pub spread: Spread,
+    pub load: Arc<ServerLoad>,
     /// Which shards have nothing left to do. They end together: one that ended alone would leave mail
     /// unread that others still forward to it.
     pub quiet: Arc<[AtomicBool]>,
@@ -76,7 +81,10 @@ pub struct Core<I> {
     /// One per listening address; None for those with connections, which live outside.
     sip_sockets: Vec<Option<SocketId>>,
     /// SIP messages taken in and not handled yet.
-    arrived: VecDeque<(Flow, Bytes)>,
+    arrived: Arrivals,
+    gate: Gate,
+    loss: LossController,
+    next_feedback: Instant,
     last_sip: Option<Instant>,
     ending: Ending,
     ledger: Ledger,
@@ -139,9 +147,12 @@ impl<I: MediaIo> Core<I> {
             directory: Directory::default(),
             placement: Placement::new(now, shards),
             outbox: Outbox::new(common.mailboxes.clone()),
+            gate: Gate::new(&common.config.abuse, now),
             common,
             sip_sockets,
-            arrived: VecDeque::new(),
+            arrived: Arrivals::default(),
+            loss: LossController::default(),
+            next_feedback: now,
             last_sip: None,
             ending: Ending::No,
             ledger: Ledger::new(now),
@@ -203,11 +214,12 @@ impl<I: MediaIo> Core<I> {
         self.drain_sip(now, wall, ntp, writes, meters);
         self.ledger.lap(meters, Phase::Sip);
         self.tell_homes(now);
+        self.tell_of_muted(meters);
         self.outbox.retry();
         self.ledger.lap(meters, Phase::Mail);
         self.stage.flush(meters);
         self.ledger.lap(meters, Phase::Send);
-        self.keep_house(now, meters);
+        self.keep_house(now, wall, meters);
         self.ledger.lap(meters, Phase::House);
 
         self.due = self.next_turn(now);
@@ -218,7 +230,13 @@ impl<I: MediaIo> Core<I> {
     }
 
     fn harvest(&mut self, now: Instant, meters: &CoreMeters) {
-        let Self { stage, arrived, .. } = self;
+        let Self {
+            stage,
+            arrived,
+            gate,
+            common,
+            ..
+        } = self;
         let mut keep = |listener: u64, from: SocketAddr, datagram: &[u8]| {
             // Keep-alives of RFC 5626 §4.4.1 and NAT openers carry no message.
             if datagram
@@ -233,11 +251,16 @@ impl<I: MediaIo> Core<I> {
                 listener: listener as u16,
                 stream: 0,
             };
-            if arrived.len() < ARRIVED_MAX {
-                arrived.push_back((flow, Bytes::copy_from_slice(datagram)));
-            } else {
-                meters.mailbox_dropped.add(1);
-            }
+            let Some(way) = doorman(gate, common, meters).look(now, from.ip(), datagram) else {
+                return;
+            };
+            let lost = !arrived.has_room(&way)
+                || arrived.push(Arrival {
+                    flow,
+                    message: Bytes::copy_from_slice(datagram),
+                    way,
+                });
+            meters.mailbox_dropped.add(u64::from(lost));
         };
         if let Err(error) = stage.harvest(now, meters, &mut keep) {
             // epoll fails only by our own mistake; half a server must not go on.
@@ -247,21 +270,30 @@ impl<I: MediaIo> Core<I> {
 
     fn take_arrived(&mut self, now: Instant, most: usize, meters: &CoreMeters) {
         for _ in 0..most {
-            let Some((flow, message)) = self.arrived.pop_front() else {
+            let Some(arrival) = self.arrived.pop() else {
                 return;
             };
             self.last_sip = Some(now);
-            self.steer(now, flow, message, meters);
+            self.steer(now, arrival, meters);
         }
     }
 
     fn take_streams(&mut self, now: Instant, streams: &mut Vec<StreamEvent>, meters: &CoreMeters) {
         for event in streams.drain(..) {
             match event {
-                StreamEvent::Message { flow, message } => self.steer(now, flow, message, meters),
-                // Asked for here, so nobody else waits for it.
-                StreamEvent::Failed { flow } => self.sip.handle_flow_closed(now, flow),
-                StreamEvent::Closed { flow } => {
+                StreamEvent::Message { flow, message } => {
+                    let Self { gate, common, .. } = self;
+                    let mut doorman = doorman(gate, common, meters);
+                    if let Some(way) = doorman.look(now, flow.peer.ip(), &message) {
+                        let arrival = Arrival { flow, message, way };
+                        self.steer(now, arrival, meters);
+                    }
+                }
+                // A new connection was asked for here; of an old one its shard does not know who wants it.
+                StreamEvent::Failed { flow } if flow.stream == 0 => {
+                    self.sip.handle_flow_failed(now, flow);
+                }
+                StreamEvent::Failed { flow } | StreamEvent::Closed { flow } => {
                     for shard in 0..self.common.mailboxes.len() {
                         self.outbox
                             .post(ShardIndex(shard as u16), Mail::FlowClosed { flow });
@@ -271,43 +303,27 @@ impl<I: MediaIo> Core<I> {
         }
     }
 
-    /// Finds who is to handle a message that this shard received, whoever that is.
-    fn steer(&mut self, now: Instant, flow: Flow, message: Bytes, meters: &CoreMeters) {
+    /// Gives a message that this shard received to whoever is to handle it.
+    fn steer(&mut self, now: Instant, arrival: Arrival, meters: &CoreMeters) {
         meters.sip_received.add(1);
-        let shards = self.common.mailboxes.len();
-        let Ok(glance) = sip::scan(&message) else {
-            // The stack answers 400 if there is enough to answer to, and counts.
-            return self.sip.handle_message(now, flow, &message);
-        };
-        let owner = glance
-            .owner()
-            .filter(|&owner| usize::from(owner) < shards)
-            .map(ShardIndex);
-        let room = || {
-            glance
-                .user()
-                .filter(|_| glance.starts_call())
-                .and_then(|user| RoomName::from_user(&user))
-        };
-        let to = match (owner, owner.is_none().then(room).flatten()) {
-            (Some(owner), _) => owner,
-            (None, Some(room)) => {
+        let Arrival { flow, message, way } = arrival;
+        let to = match way {
+            Way::Owner(shard) | Way::Any(shard) => shard,
+            Way::Room(room) => {
+                let shards = self.common.mailboxes.len();
                 let home = self.common.spread.shard(room.as_str().as_bytes(), shards);
                 if home != self.index {
                     let room = room.as_str().to_owned();
-                    return self.forward(
-                        home,
-                        Mail::SipToHome {
-                            flow,
-                            room,
-                            message,
-                        },
-                        meters,
-                    );
+                    let mail = Mail::SipToHome {
+                        flow,
+                        room,
+                        message,
+                    };
+                    return self.forward(home, mail, meters);
                 }
                 self.owner_of(now, room.as_str())
             }
-            (None, None) => self.common.spread.shard(glance.call_id, shards),
+            Way::Here => self.index,
         };
         self.hand_to(now, to, flow, message, meters);
     }
@@ -333,10 +349,19 @@ impl<I: MediaIo> Core<I> {
         meters: &CoreMeters,
     ) {
         if to == self.index {
-            self.sip.handle_message(now, flow, &message);
+            self.handle(now, flow, &message, meters);
         } else {
             self.forward(to, Mail::SipToOwner { flow, message }, meters);
         }
+    }
+
+    /// The last look before the stack: of who is muted only what is of a dialog here is handled. The first
+    /// look saw no more than a tag that could be one of ours.
+    fn handle(&mut self, now: Instant, flow: Flow, message: &[u8], meters: &CoreMeters) {
+        if self.gate.is_muted(now, flow.peer.ip()) && !self.sip.knows(message) {
+            return meters.unwanted.add(Unwanted::Muted);
+        }
+        self.sip.handle_message(now, flow, message);
     }
 
     fn forward(&mut self, to: ShardIndex, mail: Mail, meters: &CoreMeters) {
@@ -363,17 +388,19 @@ impl<I: MediaIo> Core<I> {
                 }
                 Mail::SipToOwner { flow, message } => {
                     self.last_sip = Some(now);
-                    self.sip.handle_message(now, flow, &message);
+                    self.handle(now, flow, &message, meters);
                 }
                 Mail::Write { flow, message } => writes.push((flow, message)),
                 Mail::FlowClosed { flow } => self.sip.handle_flow_closed(now, flow),
                 Mail::RoomOpened { room, owner } => self.directory.opened(now, &room, owner),
                 Mail::RoomClosed { room } => self.directory.closed(now, &room),
+                Mail::Muted { source } => self.gate.mute(now, source),
                 Mail::Query(query) => self.answer(query),
                 Mail::Reload(config) => {
                     self.stage
                         .set_talkers_max(config.rooms.max_talkers as usize);
                     self.focus.set_config(config.clone());
+                    self.gate.configure(&config.abuse);
                     self.common.config = config;
                 }
                 Mail::Drain => self.ending = Ending::Draining,
@@ -419,7 +446,10 @@ impl<I: MediaIo> Core<I> {
     ) {
         while let Some(output) = self.sip.poll_output() {
             match output {
-                Output::Transmit { flow, message } => self.transmit(flow, message, writes, meters),
+                Output::Transmit { flow, message } => {
+                    self.judge(now, &flow, &message, meters);
+                    self.transmit(flow, message, writes, meters);
+                }
                 Output::Event(event) => {
                     let mut means = Means {
                         now,
@@ -437,6 +467,14 @@ impl<I: MediaIo> Core<I> {
         meters
             .sip_malformed
             .add(malformed.saturating_sub(meters.sip_malformed.get()));
+    }
+
+    /// What we answer tells what was sent to us.
+    fn judge(&mut self, now: Instant, flow: &Flow, message: &[u8], meters: &CoreMeters) {
+        if let Some(what) = Unwanted::of_answer(message) {
+            meters.unwanted.add(what);
+            self.gate.fault(now, flow.peer.ip(), what);
+        }
     }
 
     fn transmit(
@@ -485,10 +523,34 @@ impl<I: MediaIo> Core<I> {
         }
     }
 
+    fn tell_of_muted(&mut self, meters: &CoreMeters) {
+        for source in self.gate.take_muted() {
+            meters.mutes.add(1);
+            tracing::debug!(%source, "muted: too much of what it sends is unwanted");
+            for shard in (0..self.common.mailboxes.len()).map(|shard| ShardIndex(shard as u16)) {
+                if shard != self.index {
+                    self.outbox.post(shard, Mail::Muted { source });
+                }
+            }
+        }
+    }
+
+    /// Proxies before us are told how much to hold back (RFC 7339).
+    fn tell_upstream(&mut self, now: Instant, wall: SystemTime, meters: &CoreMeters) {
+        self.next_feedback = now + FEEDBACK_EVERY;
+        let percent = self.loss.update(self.common.load.pressure());
+        meters.overload_percent.set(percent.into());
+        let feedback = Feedback::new(percent, FEEDBACK_VALIDITY, wall);
+        self.sip.set_overload(Some(feedback));
+    }
+
     /// What nobody misses for a while.
-    fn keep_house(&mut self, now: Instant, meters: &CoreMeters) {
+    fn keep_house(&mut self, now: Instant, wall: SystemTime, meters: &CoreMeters) {
         meters.turns.add(1);
         self.directory.expire(now);
+        if now >= self.next_feedback {
+            self.tell_upstream(now, wall, meters);
+        }
         if now < self.next_gauges {
             return;
         }
@@ -551,6 +613,16 @@ fn act_on_incidents<I: MediaIo>(focus: &mut Focus, means: &mut Means<'_, I>) {
     }
     for seat in std::mem::take(&mut means.stage.incidents().stranded) {
         focus.end(seat, "conference failed", means);
+    }
+}
+
+fn doorman<'a>(gate: &'a mut Gate, common: &'a Common, meters: &'a CoreMeters) -> Doorman<'a> {
+    Doorman {
+        gate,
+        meters,
+        spread: &common.spread,
+        shards: common.mailboxes.len(),
+        drop_user_agents: &common.config.abuse.drop_user_agents,
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Each shard has one inbox that it empties once a turn; any thread may post to it without locking.
 //! A full inbox never blocks the sender. What must arrive (anything but a SIP datagram, which its
-//! sender retransmits) waits in the sender's outbox for its next turn.
+//! sender retransmits, and word of a muted source) waits in the sender's outbox for its next turn.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,10 @@ pub enum Mail {
     RoomClosed {
         room: String,
     },
+    /// The sender listens to this source no more for a while, and so should all.
+    Muted {
+        source: IpAddr,
+    },
     /// A question from the admin thread.
     Query(Query),
     /// What can change while running has changed.
@@ -62,7 +67,10 @@ pub enum Mail {
 impl Mail {
     /// Nobody else would send it again.
     fn must_arrive(&self) -> bool {
-        !matches!(self, Self::SipToHome { .. } | Self::SipToOwner { .. })
+        !matches!(
+            self,
+            Self::SipToHome { .. } | Self::SipToOwner { .. } | Self::Muted { .. }
+        )
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`core`] is the whole turn without a runtime; [`run`] drives it on a glommio executor. Shards know
 //! each other only through [`mailbox`].
 
+mod arrivals;
 pub mod core;
 pub mod directory;
 pub mod guard;

@@ -456,7 +456,7 @@ impl ClientTransaction {
 }
 
 /// Where the transaction of a CANCEL is found.
-fn cancel_key(branch: &str) -> String {
+pub(super) fn cancel_key(branch: &str) -> String {
     format!("{branch} CANCEL")
 }
 

@@ -254,7 +254,7 @@ impl Endpoint {
         ];
         parts.hash(&mut hasher);
         let tag = format!("{:x}-{:016x}", self.config.owner, hasher.finish());
-        let template = Template::new(message, via, flow);
+        let template = Template::new(message, via, flow, self.overload.as_ref());
         let tag = (!template.has_to_tag()).then_some(tag);
         let extra = extra.line("Server", &self.config.user_agent);
         let response = template.response(status, tag.as_deref(), &extra, None);
@@ -473,7 +473,7 @@ impl Endpoint {
         let server = ServerTransaction {
             generation,
             key: key.clone(),
-            template: Template::new(message, via, flow),
+            template: Template::new(message, via, flow, self.overload.as_ref()),
             machine,
             call: None,
             dialog: None,

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::message::build::Template;
+use crate::overload::Feedback;
 use crate::transaction::invite_client::InviteClient;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::key::Key;
@@ -33,6 +34,7 @@ mod event;
 mod in_dialog;
 mod incoming;
 mod outgoing;
+mod overload;
 mod reliable;
 mod session;
 mod subscription;
@@ -147,6 +149,8 @@ pub struct Endpoint {
     armed: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
+    /// For proxies that ask for it.
+    overload: Option<Feedback>,
 }
 
 /// Whom a deadline wakes.
@@ -223,6 +227,7 @@ impl Endpoint {
             armed: 0,
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            overload: None,
         }
     }
 

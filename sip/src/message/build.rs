@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::{Message, Via, status};
+use crate::overload::{self, Feedback};
 use crate::{Body, Flow, Transport};
 
 /// What every response to one request repeats (RFC 3261 §8.2.6), taken from the request once.
@@ -23,11 +24,21 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    pub(crate) fn new(request: &Message<'_>, via: &Via, flow: Flow) -> Self {
+    /// `overload` goes to the hop before, if that one asks for it.
+    pub(crate) fn new(
+        request: &Message<'_>,
+        via: &Via,
+        flow: Flow,
+        overload: Option<&Feedback>,
+    ) -> Self {
         let mut head = String::with_capacity(512);
         for (index, value) in request.all("Via").enumerate() {
             let _ = match index {
-                0 => write!(head, "Via: {}\r\n", with_source(value, via, flow.peer)),
+                0 => write!(
+                    head,
+                    "Via: {}\r\n",
+                    with_source(value, via, flow.peer, overload)
+                ),
                 _ => write!(head, "Via: {value}\r\n"),
             };
         }
@@ -127,13 +138,17 @@ pub(crate) fn finish(mut text: String, body: Option<&Body>) -> Bytes {
     text.into()
 }
 
-/// The value of the top Via with the address that the request really came from.
-fn with_source(value: &str, via: &Via, source: SocketAddr) -> String {
+/// The value of the top Via with the address that the request really came from, and our feedback in
+/// place of the wish for it (RFC 7339 §4).
+fn with_source(value: &str, via: &Via, source: SocketAddr, overload: Option<&Feedback>) -> String {
+    let overload = overload.filter(|_| overload::is_asked_for(value));
     // A `received` in a request is nobody's but ours to write.
     let params = value.split(';').enumerate().filter(|(index, param)| {
         let name = param.split('=').next().unwrap_or_default().trim();
         *index == 0
-            || !(name.eq_ignore_ascii_case("received") || name.eq_ignore_ascii_case("rport"))
+            || !(name.eq_ignore_ascii_case("received")
+                || name.eq_ignore_ascii_case("rport")
+                || overload.is_some() && overload::is_parameter(name))
     });
     let mut value = params
         .map(|(_, param)| param.trim())
@@ -142,6 +157,9 @@ fn with_source(value: &str, via: &Via, source: SocketAddr) -> String {
     let _ = write!(value, ";received={}", source.ip());
     if via.asks_for_rport {
         let _ = write!(value, ";rport={}", source.port());
+    }
+    if let Some(feedback) = overload {
+        let _ = write!(value, ";{feedback}");
     }
     value
 }
@@ -292,7 +310,7 @@ mod tests {
             "OPTIONS sip:h SIP/2.0\r\nVia: {via}\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:h>\r\nCall-ID: c\r\nCSeq: 2 OPTIONS\r\n\r\n"
         );
         let request = Message::parse(text.as_bytes()).unwrap();
-        let template = Template::new(&request, &request.via().unwrap(), flow(source));
+        let template = Template::new(&request, &request.via().unwrap(), flow(source), None);
         assert_eq!(template.flow.peer, destination.parse().unwrap());
         let response =
             template.response(200, Some("t"), &Extra::default().line("Allow", "BYE"), None);
@@ -322,5 +340,35 @@ mod tests {
             "SIP/2.0/UDP h;received=192.0.2.7",
             "192.0.2.7:5060",
         );
+        // Without feedback, a wish for it stays as it is.
+        check(
+            "SIP/2.0/UDP h;oc;oc-algo=\"loss,A\"",
+            "192.0.2.7:40000",
+            "SIP/2.0/UDP h;oc;oc-algo=\"loss,A\";received=192.0.2.7",
+            "192.0.2.7:5060",
+        );
+    }
+
+    #[test]
+    fn feedback_replaces_the_wish_for_it_in_the_first_via_only() {
+        let text = "OPTIONS sip:h SIP/2.0\r\nVia: SIP/2.0/UDP p;branch=z9hG4bKa;oc;oc-algo=\"loss,A\"\r\n\
+            Via: SIP/2.0/UDP q;oc;oc-algo=\"loss\"\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:h>\r\nCall-ID: c\r\nCSeq: 2 OPTIONS\r\n\r\n";
+        let wall = std::time::UNIX_EPOCH + std::time::Duration::from_millis(5_250);
+        let feedback = Feedback::new(20, std::time::Duration::from_secs(2), wall);
+        let written = |text: &str| {
+            let request = Message::parse(text.as_bytes()).unwrap();
+            let via = request.via().unwrap();
+            Template::new(&request, &via, flow("192.0.2.7:4000"), Some(&feedback)).head
+        };
+        let head = written(text);
+        let mut lines = head.lines();
+        assert_eq!(
+            lines.next(),
+            Some(
+                "Via: SIP/2.0/UDP p;branch=z9hG4bKa;received=192.0.2.7;oc=20;oc-algo=\"loss\";oc-validity=2000;oc-seq=5.250"
+            )
+        );
+        assert_eq!(lines.next(), Some("Via: SIP/2.0/UDP q;oc;oc-algo=\"loss\""));
+        assert!(!written(&text.replacen(";oc;", ";", 1)).contains("oc-validity"));
     }
 }

@@ -211,9 +211,10 @@ impl Streams {
         drop(shared);
         let flow = Flow { stream: id, ..flow };
         let connection = self.connection(flow);
-        self.spawn(flow, async move {
-            connection.accepted(stream, unsent).await
-        });
+        self.spawn(
+            flow,
+            async move { connection.accepted(stream, unsent).await },
+        );
     }
 
     fn connection(&self, flow: Flow) -> Connection {

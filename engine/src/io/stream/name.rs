@@ -44,7 +44,11 @@ mod tests {
         let peer = "192.0.2.7:5061".parse().unwrap();
         let address = "192.0.2.7";
         for (start, route, expected) in [
-            ("INVITE sip:a@example.org;transport=tls SIP/2.0", "", "example.org"),
+            (
+                "INVITE sip:a@example.org;transport=tls SIP/2.0",
+                "",
+                "example.org",
+            ),
             ("BYE sips:example.org:5061 SIP/2.0", "", "example.org"),
             ("BYE sip:a@192.0.2.9 SIP/2.0", "", address),
             ("BYE sip:a@[2001:db8::1]:5061 SIP/2.0", "", address),

@@ -12,7 +12,8 @@ use crate::config::{CertificateFiles, TlsConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const OPTIONS: &[u8] = b"OPTIONS sip:a@localhost SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n";
+const OPTIONS: &[u8] =
+    b"OPTIONS sip:a@localhost SIP/2.0\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n";
 const ANSWER: &[u8] = b"SIP/2.0 200 OK\r\nCall-ID: 1\r\nContent-Length: 0\r\n\r\n";
 
 fn on_an_executor(test: impl Future<Output = ()>) {
@@ -96,7 +97,14 @@ fn a_flow_without_a_number_is_connected_once_and_used_both_ways() {
         assert_eq!(flow, Flow { stream: 1, ..peer });
 
         // What is sent to a caller by address alone finds the connection that it made.
-        say(&there, Flow { stream: 0, ..caller }, OPTIONS);
+        say(
+            &there,
+            Flow {
+                stream: 0,
+                ..caller
+            },
+            OPTIONS,
+        );
         assert_eq!(message(next(&here).await).0, flow);
         assert_eq!((here.len(), there.len()), (1, 1));
     });
@@ -143,7 +151,10 @@ fn a_connection_that_breaks_fails_those_who_asked_for_it() {
         let tls = no_tls();
         let (here, there) = (streams(1, &tls), streams(1 << 48, &tls));
         let peer = listen(&there, Transport::Tcp);
-        let other = Flow { listener: 4, ..peer };
+        let other = Flow {
+            listener: 4,
+            ..peer
+        };
         for flow in [peer, other, peer] {
             say(&here, flow, OPTIONS);
         }
@@ -301,7 +312,14 @@ fn only_callers_with_a_certificate_are_called_over_their_own_connection() {
             let peer = listen(&there, Transport::Tls);
             say(&here, peer, OPTIONS);
             let (caller, _) = message(next(&there).await);
-            say(&there, Flow { stream: 0, ..caller }, OPTIONS);
+            say(
+                &there,
+                Flow {
+                    stream: 0,
+                    ..caller
+                },
+                OPTIONS,
+            );
             assert_eq!(there.len(), if known { 1 } else { 2 });
             if known {
                 assert_eq!(message(next(&here).await).1, OPTIONS);
