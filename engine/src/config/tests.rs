@@ -582,6 +582,18 @@ fn trusted_networks() {
 }
 
 #[test]
+fn senders_that_are_not_answered() {
+    let config = load("", &[], &["abuse.drop_user_agents=Evil/1.0, sip scan"]).unwrap();
+    assert_eq!(config.abuse.drop_user_agents, ["evil/1.0", "sip scan"]);
+    check_error(
+        "[abuse]\ndrop_user_agents = [\"\"]",
+        &[],
+        "abuse.drop_user_agents: \"\" is not 1-64 printable characters",
+    );
+    check_error("", &["abuse.mute_s=0"], "abuse.mute_s: 0 is not in 1-86400");
+}
+
+#[test]
 fn room_names() {
     let long = format!("rooms.names={}", "r".repeat(65));
     for wrong in [
@@ -611,12 +623,17 @@ fn a_reload_takes_what_can_change_and_names_the_rest() {
         "log.level=debug",
         "log.format=json",
         "load.max=9",
+        "abuse.mute_s=5",
         "rooms.names=blue",
         "http.listen=127.0.0.1:1",
     ];
     let new = load("", &[], &sets).unwrap();
     let reload = old.reload_from(&new);
-    assert_eq!(reload.taken_over, ["load.max", "rooms.names", "log.level"]);
+    assert_eq!(
+        reload.taken_over,
+        ["abuse.mute_s", "load.max", "rooms.names", "log.level"]
+    );
+    assert_eq!(reload.config.abuse, new.abuse);
     assert_eq!(reload.needs_restart, ["http.listen", "log.format"]);
     assert_eq!(
         reload.config.log,
@@ -648,6 +665,11 @@ fn every_key_is_compared_on_reload() {
         "server.drain_timeout_s=1",
         "sip.listen=udp:127.0.0.1:1",
         "sip.advertise=a",
+        "abuse.fault_rate=1",
+        "abuse.mute_s=1",
+        "abuse.flood_rate=1",
+        "abuse.trusted=::2",
+        "abuse.drop_user_agents=x",
         "rtp.address=127.0.0.2",
         "rtp.advertise=127.0.0.3",
         "rtp.ports=2-3",
