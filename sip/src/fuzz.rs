@@ -138,3 +138,21 @@ fn settle(endpoint: &mut Endpoint, now: Instant) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn random_header_values_never_panic(
+            value in "(sips?:|tel:|<|>|[ab@;?&=%\"]|%0[ad]|method=|Replaces=|to-tag=1|from-tag=2){0,12}",
+            bytes: Vec<u8>,
+        ) {
+            refer_headers(value.as_bytes());
+            refer_headers(&bytes);
+        }
+    }
+}

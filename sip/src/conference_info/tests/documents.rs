@@ -216,7 +216,7 @@ fn changes_of_one_user() {
             user("u", &[("2", up)]),
             partial("<endpoint entity=\"1\" state=\"deleted\"></endpoint>"),
         ),
-        // One goes and comes back: whole, and gone no more.
+        // It comes back.
         (
             user("u", &[("1", up), ("2", up)]),
             partial(&full("1", "connected")),
@@ -241,6 +241,12 @@ fn changes_of_one_user() {
         roster.update_user(change).unwrap();
         assert_eq!(listener.users(&roster), told);
     }
+    // Gone and back within one document: whole, and not gone as well.
+    roster.update_user(user("u", &[("2", up)])).unwrap();
+    roster
+        .update_user(user("u", &[("1", up), ("2", up)]))
+        .unwrap();
+    assert_eq!(listener.users(&roster), partial(&full("1", "connected")));
     // A medium goes: the endpoint is told as a whole.
     let mut with_media = user("u", &[("1", up), ("2", up)]);
     with_media.endpoints[0].media = vec![audio(7, MediaStatus::SendRecv)];
