@@ -20,6 +20,7 @@
 //!
 //! Not here: subscriptions and their dialogs, clocks, who may see whom.
 
+mod entry;
 pub mod fuzz;
 mod merge;
 mod model;

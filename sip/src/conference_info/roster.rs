@@ -4,17 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use super::entry::Entry;
 use super::{
-    Conference, ConferenceState, Description, ENDPOINTS_MAX, Endpoint, MEDIA_MAX, State, Status,
-    USERS_MAX, User, write,
+    Conference, ConferenceState, Description, ENDPOINTS_MAX, MEDIA_MAX, State, USERS_MAX, User,
+    write,
 };
 
 /// Most users who left that are remembered. Who has not been told of an earlier one gets everything.
 const LEFT_MAX: usize = 1024;
-
-/// Most endpoints that left their user that are remembered. Who has not been told of an earlier one
-/// gets the whole user.
-const ENDPOINTS_LEFT_MAX: usize = 16;
 
 /// A conference and when each part of it changed. Every change has a revision of its own, counted
 /// from 1.
@@ -47,29 +44,6 @@ struct Changing<T> {
     value: T,
     changed: u64,
     xml: String,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    user: User,
-    /// As a full element.
-    xml: String,
-    /// Since when others may know the user. Earlier than `marks.whole` if it came back.
-    known_since: u64,
-    marks: Marks,
-    /// Of `user.endpoints`, in that order.
-    endpoints: Vec<Marks>,
-    /// Endpoints that left, with the revision in which they did.
-    left: Vec<(String, u64)>,
-}
-
-/// When something changed last.
-#[derive(Clone, Copy, Debug)]
-struct Marks {
-    /// In a way that a partial element cannot tell, as by coming into being.
-    whole: u64,
-    /// In any way.
-    changed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -150,7 +124,7 @@ impl Roster {
         let left = left.and_then(|key| self.left.remove(&key));
         let entry = Entry::new(user, revision, left.map(|left| left.known_since));
         self.users_len += entry.xml.len();
-        self.participating += u32::from(is_participating(&entry.user));
+        self.participating += u32::from(entry.is_participating());
         self.keys.insert(entry.user.entity.clone(), revision);
         self.changes.insert(revision, revision);
         self.users.insert(revision, entry);
@@ -168,10 +142,10 @@ impl Roster {
         self.changes.remove(&entry.marks.changed);
         self.changes.insert(self.revision, key);
         self.users_len -= entry.xml.len();
-        self.participating -= u32::from(is_participating(&entry.user));
+        self.participating -= u32::from(entry.is_participating());
         entry.change(user, self.revision);
         self.users_len += entry.xml.len();
-        self.participating += u32::from(is_participating(&entry.user));
+        self.participating += u32::from(entry.is_participating());
         self.count();
     }
 
@@ -184,7 +158,7 @@ impl Roster {
         if let Some(entry) = self.users.remove(&key) {
             self.changes.remove(&entry.marks.changed);
             self.users_len -= entry.xml.len();
-            self.participating -= u32::from(is_participating(&entry.user));
+            self.participating -= u32::from(entry.is_participating());
             if self.left.len() == LEFT_MAX
                 && let Some((forgotten, left)) = self.left.pop_first()
             {
@@ -354,101 +328,6 @@ impl<T> Changing<T> {
             xml,
         }
     }
-}
-
-impl Marks {
-    const fn new(revision: u64) -> Self {
-        Self {
-            whole: revision,
-            changed: revision,
-        }
-    }
-}
-
-impl Entry {
-    fn new(user: User, revision: u64, known_since: Option<u64>) -> Self {
-        let mut xml = String::new();
-        write::full_user(&mut xml, &user);
-        Self {
-            xml,
-            known_since: known_since.unwrap_or(revision),
-            marks: Marks::new(revision),
-            endpoints: vec![Marks::new(revision); user.endpoints.len()],
-            left: Vec::new(),
-            user,
-        }
-    }
-
-    fn change(&mut self, user: User, revision: u64) {
-        self.marks.changed = revision;
-        if user.display_text.is_none() && self.user.display_text.is_some() {
-            self.marks.whole = revision;
-        }
-        let mut endpoints = Vec::with_capacity(user.endpoints.len());
-        for endpoint in &user.endpoints {
-            endpoints.push(self.marks_of(endpoint, revision));
-            self.left.retain(|(entity, _)| *entity != endpoint.entity);
-        }
-        for Endpoint { entity, .. } in &self.user.endpoints {
-            if user.endpoints.iter().any(|kept| kept.entity == *entity) {
-                continue;
-            }
-            if self.left.len() == ENDPOINTS_LEFT_MAX {
-                // Who does not know that this one left must not get a partial user.
-                self.marks.whole = self.marks.whole.max(self.left.remove(0).1);
-            }
-            self.left.push((entity.clone(), revision));
-        }
-        self.endpoints = endpoints;
-        self.user = user;
-        self.xml.clear();
-        write::full_user(&mut self.xml, &self.user);
-    }
-
-    /// Of an endpoint that is to take the place of the one of its entity.
-    fn marks_of(&self, endpoint: &Endpoint, revision: u64) -> Marks {
-        let mut known = self.user.endpoints.iter().zip(&self.endpoints);
-        match known.find(|(known, _)| known.entity == endpoint.entity) {
-            None => Marks::new(revision),
-            Some((known, marks)) if known == endpoint => *marks,
-            Some((known, marks)) if known.merges_into(endpoint) => Marks {
-                whole: marks.whole,
-                changed: revision,
-            },
-            Some(_) => Marks::new(revision),
-        }
-    }
-
-    /// For who knows the user as of the revision `told`.
-    fn write_since(&self, xml: &mut String, told: u64) {
-        if self.marks.whole > told {
-            return xml.push_str(&self.xml);
-        }
-        write::user_start(xml, &self.user, State::Partial);
-        for (entity, _) in self.left.iter().filter(|(_, left)| *left > told) {
-            write::deleted_endpoint(xml, entity);
-        }
-        for (endpoint, marks) in self.user.endpoints.iter().zip(&self.endpoints) {
-            if marks.whole > told {
-                write::endpoint(xml, endpoint, State::Full);
-            } else if marks.changed > told {
-                write::endpoint(xml, endpoint, State::Partial);
-            }
-        }
-        write::user_end(xml);
-    }
-}
-
-/// Whether any endpoint is connected, as far as is known.
-fn is_participating(user: &User) -> bool {
-    user.endpoints.iter().any(|endpoint| {
-        endpoint.status.is_none_or(|status| {
-            matches!(
-                status,
-                Status::Connected | Status::MutedViaFocus | Status::OnHold
-            )
-        })
-    })
 }
 
 fn check(user: &User) -> Result<(), RosterError> {
