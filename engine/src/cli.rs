@@ -13,6 +13,7 @@ use crate::call::{self, CallError, Source, Target};
 use crate::codec::{Codec, SAMPLE_RATE};
 use crate::config::{Config, ConfigError};
 use crate::flamegraph::{self, Job};
+use crate::focus::Access;
 use crate::io::tls::Tls;
 use crate::{log, serve, top};
 
@@ -160,10 +161,11 @@ impl ConfigSource {
     }
 
     /// The configuration with the files that it names.
-    fn load_all(&self) -> Result<(Config, Tls), ConfigError> {
+    fn load_all(&self) -> Result<(Config, Tls, Access), ConfigError> {
         let config = self.load()?;
         let tls = Tls::load(&config.sip.tls)?;
-        Ok((config, tls))
+        let access = Access::load(&config.auth)?;
+        Ok((config, tls, access))
     }
 
     fn name(&self) -> &Path {
@@ -206,7 +208,7 @@ pub fn run() -> ExitCode {
 }
 
 fn serve_from(source: ConfigSource) -> ExitCode {
-    let (config, tls) = match source.load_all() {
+    let (config, tls, access) = match source.load_all() {
         Ok(all) => all,
         Err(error) => return fail(USAGE, &error),
     };
@@ -214,7 +216,7 @@ fn serve_from(source: ConfigSource) -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(FAILED, &error),
     };
-    match serve::serve(config, tls, log, move || source.load()) {
+    match serve::serve(config, tls, access, log, move || source.load()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
     }

@@ -20,7 +20,11 @@ use std::{
 };
 
 use cfw::SvrId;
-pub use parse::{Advertise, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen};
+pub use parse::{
+    Access, Advertise, Control, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen,
+};
+use sip::SessionPolicy;
+use sip::digest::Credentials;
 use values::Values;
 
 /// Most talkers a mix can hold: above this nobody understands a word, and the mixing tables are
@@ -41,6 +45,7 @@ const RATE_MAX: u64 = 1_000_000;
 pub struct Config {
     pub server: ServerConfig,
     pub sip: SipConfig,
+    pub auth: AuthConfig,
     pub abuse: AbuseConfig,
     pub rtp: RtpConfig,
     pub load: LoadConfig,
@@ -68,6 +73,36 @@ pub struct SipConfig {
     pub tls: TlsConfig,
     /// Web pages that may connect by WebSocket; empty = any.
     pub origins: Vec<String>,
+    pub session: SessionPolicy,
+    /// Where calls of the server's own go; None = straight to their target.
+    pub outbound_proxy: Option<SipListen>,
+    /// For challenges to calls of the server's own; without a name they are not answered.
+    pub outbound: Credentials,
+}
+
+/// How callers prove who they are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    pub realm: String,
+    /// The file of those who may call, see [`Users`](crate::users::Users); None = nobody is known.
+    pub users: Option<PathBuf>,
+    /// Signs nonces, the same on all servers of a cluster; None = a new one at each start.
+    pub secret: Option<String>,
+    pub auth_int: bool,
+    /// Callers from there need no proof.
+    pub trusted: Vec<Network>,
+}
+
+/// Without the secret.
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("realm", &self.realm)
+            .field("users", &self.users)
+            .field("auth_int", &self.auth_int)
+            .field("trusted", &self.trusted)
+            .finish_non_exhaustive()
+    }
 }
 
 /// PEM files, not read here: see [`Tls`](crate::io::tls::Tls).
@@ -165,6 +200,21 @@ pub struct RoomsConfig {
     pub answer_after_ms: u32,
     /// Rooms that exist from the start.
     pub names: Vec<String>,
+    /// Who gets in, where `policies` say nothing of the room.
+    pub access: Access,
+    /// Who gets into which room.
+    pub policies: Vec<(String, Access)>,
+    /// Who may have the conference call somebody, or throw somebody out.
+    pub control: Control,
+    /// Shortest time between two NOTIFYs to one subscriber, in milliseconds.
+    pub notify_ms: u32,
+}
+
+impl RoomsConfig {
+    pub fn access_to(&self, room: &str) -> &Access {
+        let policy = self.policies.iter().find(|(name, _)| name == room);
+        policy.map_or(&self.access, |(_, access)| access)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +283,7 @@ impl Config {
         Ok(Self {
             server,
             sip: SipConfig::from_values(&mut values)?,
+            auth: AuthConfig::from_values(&mut values)?,
             abuse: AbuseConfig::from_values(&mut values)?,
             rtp: RtpConfig::from_values(&mut values)?,
             load,
@@ -250,6 +301,7 @@ impl Config {
             .into_iter()
             .partition(|key| RELOADABLE.iter().any(|prefix| key.starts_with(prefix)));
         let config = Self {
+            auth: new.auth.clone(),
             abuse: new.abuse.clone(),
             load: new.load,
             rooms: new.rooms.clone(),
@@ -287,6 +339,14 @@ impl Config {
             sip.advertise,
             sip.tls,
             sip.origins,
+            sip.session,
+            sip.outbound_proxy,
+            sip.outbound,
+            auth.realm,
+            auth.users,
+            auth.secret,
+            auth.auth_int,
+            auth.trusted,
             abuse.fault_rate,
             abuse.mute_s,
             abuse.flood_rate,
@@ -309,6 +369,10 @@ impl Config {
             rooms.max_talkers,
             rooms.answer_after_ms,
             rooms.names,
+            rooms.access,
+            rooms.policies,
+            rooms.control,
+            rooms.notify_ms,
             http.listen,
             log.level,
             log.format,
@@ -317,7 +381,7 @@ impl Config {
 }
 
 /// Prefixes of the keys that a running server can change.
-const RELOADABLE: [&str; 5] = ["abuse.", "load.", "rooms.", "log.level", "sip.tls"];
+const RELOADABLE: [&str; 6] = ["auth.", "abuse.", "load.", "rooms.", "log.level", "sip.tls"];
 
 /// The outcome of [`Config::reload_from`].
 #[derive(Debug, Clone, PartialEq)]
@@ -378,11 +442,23 @@ impl SipConfig {
             ));
         }
         let origins = values.list("sip.origins", &[], parse::origin)?;
+        let session = SessionPolicy {
+            expires_s: values.integer("sip.session_expires_s", 1_800, 0..=SECONDS_MAX)?,
+            min_s: values.integer("sip.session_min_s", 90, 1..=SECONDS_MAX)?,
+        };
+        let text = |text: &str| Ok(text.to_owned());
         Ok(Self {
             listen,
             advertise,
             tls,
             origins,
+            session,
+            outbound_proxy: values.optional("sip.outbound_proxy", str::parse)?,
+            outbound: Credentials {
+                username: values.parsed("sip.outbound_user", "", text)?,
+                password: values.parsed("sip.outbound_password", "", text)?,
+                realm: None,
+            },
         })
     }
 }
@@ -408,6 +484,18 @@ impl TlsConfig {
             certificate,
             client_ca: file("sip.tls.client_ca")?,
             ca: file("sip.tls.ca")?,
+        })
+    }
+}
+
+impl AuthConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            realm: values.parsed("auth.realm", "plenum", parse::realm)?,
+            users: values.optional("auth.users", |text| Ok(PathBuf::from(text)))?,
+            secret: values.optional("auth.secret", parse::secret)?,
+            auth_int: values.boolean("auth.auth_int", false)?,
+            trusted: values.list("auth.trusted", &[], str::parse)?,
         })
     }
 }
@@ -543,6 +631,10 @@ impl RoomsConfig {
             max_talkers: values.integer("rooms.max_talkers", 8, 1..=TALKERS_MAX)?,
             answer_after_ms: values.integer("rooms.answer_after_ms", 0, 0..=ANSWER_AFTER_MS_MAX)?,
             names: values.list("rooms.names", &[], parse::room_name)?,
+            access: values.parsed("rooms.access", "open", str::parse)?,
+            policies: values.list("rooms.policies", &[], parse::policy)?,
+            control: values.parsed("rooms.control", "members", str::parse)?,
+            notify_ms: values.integer("rooms.notify_ms", 5_000, 0..=60_000)?,
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{Admin, AdminThread, ConferenceView, ShardQueries};
 use crate::config::{Config, ConfigError, SipListen};
+use crate::focus::{Access, RoomName};
 use crate::io::tls::Tls;
 use crate::limits;
 use crate::load::{Admission, Calibration};
@@ -22,7 +23,7 @@ use crate::meters::{Meters, ServerLoad, ServerState, State};
 use crate::random::Random;
 use crate::shard::core::Common;
 use crate::shard::directory::Spread;
-use crate::shard::mailbox::{Mail, Mailboxes, Query};
+use crate::shard::mailbox::{Mail, Mailboxes, Order, Query};
 use crate::shard::run::{Plan, Sockets};
 use crate::shard::{ShardIndex, guard, run};
 
@@ -82,6 +83,7 @@ impl std::error::Error for ServeError {}
 pub fn serve(
     config: Config,
     tls: Tls,
+    access: Access,
     log: LogHandle,
     reload: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
 ) -> Result<(), ServeError> {
@@ -109,6 +111,7 @@ pub fn serve(
         mailboxes: mailboxes.clone(),
         spread: Spread::default(),
         load: load.clone(),
+        access: Arc::new(access),
         quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
     };
     let tls = Arc::new(tls);
@@ -249,6 +252,10 @@ impl Control {
             Ok(new) => new,
             Err(error) => return tracing::error!(%error, "configuration not reloaded"),
         };
+        let access = match Access::load(&new.auth) {
+            Ok(access) => Arc::new(access),
+            Err(error) => return tracing::error!(%error, "configuration not reloaded"),
+        };
         if let Err(error) = self.tls.reload(&new.sip.tls) {
             return tracing::error!(%error, "configuration not reloaded");
         }
@@ -257,7 +264,7 @@ impl Control {
         self.config = Arc::new(reload.config);
         self.load.configure(&self.config.load);
         self.log.set_level(self.config.log.level);
-        self.tell_all(|| Mail::Reload(self.config.clone()));
+        self.tell_all(|| Mail::Reload(self.config.clone(), access.clone()));
     }
 
     /// Posts to every shard, waiting for inboxes that are full.
@@ -301,6 +308,22 @@ impl ShardQueries for Control {
             id: id.to_owned(),
             reply,
         })
+    }
+
+    fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order {
+            room,
+            target,
+            reply,
+            is_placed: false,
+        };
+        // Any shard finds the one that has the room. A full inbox drops the order, which the asker notices.
+        drop(
+            self.mailboxes
+                .post(ShardIndex(0), Mail::Dial(Box::new(order))),
+        );
+        answer
     }
 
     fn drain(&self) {
@@ -348,6 +371,7 @@ fn sip_config(config: &Config, owner: ShardIndex, seed: u64) -> sip::Config {
         calls_max: CALLS_MAX,
         user_agent,
         focus: true,
+        session: config.sip.session,
         ..sip::Config::new(owner.0, listeners.collect(), seed)
     }
 }

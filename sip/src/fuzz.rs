@@ -14,7 +14,7 @@ use crate::{Config, Endpoint, Event, Flow, ListenerIdentity, Output, Rejection, 
 /// One datagram: the scan, and an endpoint that answers whatever it makes of it.
 pub fn message(bytes: &[u8]) {
     if let Ok(glance) = scan(bytes) {
-        let _ = (glance.owner(), glance.user(), glance.starts_call());
+        let _ = (glance.owner(), glance.user(), glance.is_for_room());
     }
     scan::headers(bytes, "Via", Some(b'v')).for_each(drop);
     let mut endpoint = endpoint();

@@ -141,12 +141,16 @@ impl Glance<'_> {
         }
     }
 
-    /// It begins a call, or takes back one that has no dialog yet: who handles it follows from the room.
-    pub fn starts_call(&self) -> bool {
+    /// It is for a room rather than for a dialog: who handles it follows from the room.
+    pub fn is_for_room(&self) -> bool {
         let Start::Request { method, .. } = self.start else {
             return false;
         };
-        self.to_tag.is_none() && matches!(method, b"INVITE" | b"CANCEL" | b"ACK")
+        let is_for_room = matches!(
+            method,
+            b"INVITE" | b"CANCEL" | b"ACK" | b"SUBSCRIBE" | b"REFER" | b"MESSAGE"
+        );
+        self.to_tag.is_none() && is_for_room
     }
 }
 
@@ -319,7 +323,7 @@ mod tests {
         assert_eq!(glance.to_tag, Some(b"1a-77".as_slice()));
         assert_eq!(glance.branch, Some(b"z9hG4bK2f-abc".as_slice()));
         assert_eq!(glance.cseq_method, Some(b"INVITE".as_slice()));
-        assert_eq!((glance.owner(), glance.starts_call()), (Some(0x1a), false));
+        assert_eq!((glance.owner(), glance.is_for_room()), (Some(0x1a), false));
         assert_eq!(glance.user().as_deref(), Some("lobby"));
     }
 

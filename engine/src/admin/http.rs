@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use super::{Admin, ConferenceView, Sample, Sampler, Status, flamegraph, metrics::Metrics, view};
+use crate::focus::RoomName;
 use crate::meters;
 
 /// Connections at a time; more wait to be accepted. A dashboard or scraper needs one or two.
@@ -84,6 +85,7 @@ pub fn router(admin: Admin) -> (Router, impl Future<Output = ()> + use<>) {
         .route("/api/v1/status", get(status))
         .route("/api/v1/conferences", get(conferences))
         .route("/api/v1/conferences/{id}", get(conference))
+        .route("/api/v1/conferences/{id}/participants", post(dial))
         .route("/api/v1/drain", post(drain))
         .route("/debug/flamegraph", get(flamegraph))
         .fallback(async || Failure(StatusCode::NOT_FOUND, "no such path".to_owned()))
@@ -219,6 +221,61 @@ async fn conference(
     found
         .map(Json)
         .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no conference {id}")))
+}
+
+/// Whom to call.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DialRequest {
+    uri: String,
+}
+
+#[derive(Serialize)]
+struct DialAccepted {
+    uri: String,
+    status: &'static str,
+}
+
+/// Has a conference call somebody, which makes the conference if need be.
+async fn dial(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Json(request): Json<DialRequest>,
+) -> Result<(StatusCode, Json<DialAccepted>), Failure> {
+    let room = RoomName::from_user(&id).ok_or_else(|| {
+        Failure(
+            StatusCode::BAD_REQUEST,
+            format!("no room can be called {id}"),
+        )
+    })?;
+    let uri = request.uri;
+    let is_line = uri.bytes().all(|octet| (b'!'..=b'~').contains(&octet));
+    if !is_line || uri.contains(['<', '>', '"']) {
+        let reason = "uri is no SIP URI".to_owned();
+        return Err(Failure(StatusCode::BAD_REQUEST, reason));
+    }
+    let answer = answers(vec![shared.admin.shards.dial(room, uri.clone())]).await?;
+    match answer.first() {
+        Some(100) => Ok((
+            StatusCode::ACCEPTED,
+            Json(DialAccepted {
+                uri,
+                status: "dialing-out",
+            }),
+        )),
+        Some(404) => Err(Failure(
+            StatusCode::NOT_FOUND,
+            format!("no conference {id}"),
+        )),
+        Some(416) => Err(Failure(
+            StatusCode::BAD_REQUEST,
+            "uri is none that can be called: sip:USER@HOST[:PORT][;transport=tcp|tls]".to_owned(),
+        )),
+        _ => Err(Failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server makes no calls now".to_owned(),
+        )),
+    }
 }
 
 /// Waits for all shards together, so that one that hangs costs a second and not one each.

@@ -43,6 +43,7 @@ pub use view::{ConferenceView, ParticipantView};
 
 use crate::{
     config::Config,
+    focus::RoomName,
     meters::{Meters, ServerLoad, ServerState},
 };
 
@@ -67,6 +68,10 @@ pub trait ShardQueries: Send + Sync + 'static {
 
     /// Asks the shards that may know this conference; merged as above.
     fn conference(&self, id: &str) -> Vec<oneshot::Receiver<Option<ConferenceView>>>;
+
+    /// Has the conference call somebody. 100 says that the call is on its way; anything else is the status
+    /// that a caller would get.
+    fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16>;
 
     /// Begins to drain, as SIGTERM does. Asking again changes nothing.
     fn drain(&self);

@@ -354,6 +354,100 @@ pub(super) fn room_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Who gets into a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Open,
+    /// Users with a password, and trusted addresses.
+    Authenticated,
+    /// Who keys in this number, ended by #; users with a password and trusted addresses need not.
+    Pin(String),
+}
+
+impl FromStr for Access {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const PIN_LEN: std::ops::RangeInclusive<usize> = 3..=16;
+        match text {
+            "open" => Ok(Self::Open),
+            "authenticated" => Ok(Self::Authenticated),
+            _ => match text.strip_prefix("pin:") {
+                Some(pin)
+                    if PIN_LEN.contains(&pin.len()) && pin.bytes().all(|c| c.is_ascii_digit()) =>
+                {
+                    Ok(Self::Pin(pin.to_owned()))
+                }
+                Some(_) => Err("a PIN has 3 to 16 digits".to_owned()),
+                None => Err(format!(
+                    "\"{text}\" is none of open, authenticated and pin:DIGITS"
+                )),
+            },
+        }
+    }
+}
+
+/// `room=access`.
+pub(super) fn policy(text: &str) -> Result<(String, Access), String> {
+    let (room, access) = text
+        .split_once('=')
+        .ok_or_else(|| format!("\"{text}\" is not ROOM=ACCESS"))?;
+    Ok((room_name(room)?, access.parse()?))
+}
+
+/// Who may have a conference call somebody, or throw somebody out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Nobody by SIP.
+    Nobody,
+    /// Users with a password, and trusted addresses.
+    Authenticated,
+    /// Those as well who are in the room, within their call.
+    Members,
+}
+
+impl FromStr for Control {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nobody" => Ok(Self::Nobody),
+            "authenticated" => Ok(Self::Authenticated),
+            "members" => Ok(Self::Members),
+            _ => Err(format!(
+                "\"{text}\" is none of members, authenticated and nobody"
+            )),
+        }
+    }
+}
+
+/// What users see beside the field for their password.
+pub(super) fn realm(text: &str) -> Result<String, String> {
+    const LEN_MAX: usize = 128;
+    let fits = (1..=LEN_MAX).contains(&text.len());
+    if fits
+        && text
+            .bytes()
+            .all(|c| (b' '..=b'~').contains(&c) && c != b'"' && c != b'\\')
+    {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "\"{text}\" is not 1-{LEN_MAX} printable characters without quotes"
+        ))
+    }
+}
+
+/// The reason never shows it.
+pub(super) fn secret(text: &str) -> Result<String, String> {
+    const LEN_MIN: usize = 32;
+    if text.len() < LEN_MIN {
+        return Err(format!("shorter than {LEN_MIN} characters"));
+    }
+    Ok(text.to_owned())
+}
+
 /// How a User-Agent begins, in lower case: printable, and not so long that nobody could have meant it.
 pub(super) fn user_agent(text: &str) -> Result<String, String> {
     const LEN_MAX: usize = 64;

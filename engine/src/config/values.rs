@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 39] = [
+pub(super) const KEYS: [&str; 53] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -19,6 +19,16 @@ pub(super) const KEYS: [&str; 39] = [
     "sip.tls.client_ca",
     "sip.tls.ca",
     "sip.origins",
+    "sip.session_expires_s",
+    "sip.session_min_s",
+    "sip.outbound_proxy",
+    "sip.outbound_user",
+    "sip.outbound_password",
+    "auth.realm",
+    "auth.users",
+    "auth.secret",
+    "auth.auth_int",
+    "auth.trusted",
     "abuse.fault_rate",
     "abuse.mute_s",
     "abuse.flood_rate",
@@ -45,6 +55,10 @@ pub(super) const KEYS: [&str; 39] = [
     "rooms.max_talkers",
     "rooms.answer_after_ms",
     "rooms.names",
+    "rooms.access",
+    "rooms.policies",
+    "rooms.control",
+    "rooms.notify_ms",
     "http.listen",
     "log.level",
     "log.format",

@@ -54,7 +54,7 @@ impl Admission {
             return Err(Refused::NoSuchRoom);
         }
         // A server alone has nobody to send a caller to, so it goes on beyond its maximum up to the hard cap.
-        if self.state.get() != State::Active || self.load.is_over_hard_cap() {
+        if self.is_closed() {
             return Err(self.not_now(asked.random));
         }
         if rooms.max_participants != 0
@@ -63,6 +63,11 @@ impl Admission {
             return Err(Refused::RoomFull);
         }
         Ok(())
+    }
+
+    /// No new calls are taken, nor made.
+    pub fn is_closed(&self) -> bool {
+        self.state.get() != State::Active || self.load.is_over_hard_cap()
     }
 
     /// For a call that the machine itself has no room for.

@@ -31,6 +31,15 @@ pub struct Leg {
     pub spoken_to: bool,
 }
 
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    Taken,
+    Discarded,
+    /// It says that this key was pressed (RFC 4733).
+    Key(char),
+}
+
 /// Somebody about to become a member.
 pub struct Newcomer {
     /// Who he is: the URI of his From header.
@@ -47,6 +56,8 @@ pub struct Member {
     pub(super) rtcp_socket: SocketId,
     /// His ACK has come. Until then nothing is sent to him: the address in an INVITE may not be his.
     pub(super) confirmed: bool,
+    /// The room does not hear him.
+    muted: bool,
     pub(super) activity: Activity,
     /// He is one of those mixed in this tick.
     pub(super) in_mix: bool,
@@ -94,6 +105,7 @@ impl Member {
             rtp_socket: sockets.0,
             rtcp_socket: sockets.1,
             confirmed: false,
+            muted: false,
             activity: Activity::default(),
             in_mix: false,
             playout: Playout::new(kernels, leg.receives.clone()),
@@ -149,6 +161,15 @@ impl Member {
         (self.rtp_socket, self.rtcp_socket) = sockets;
     }
 
+    /// Lets the room hear him, or not.
+    pub fn mute(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    pub fn is_muted(&self) -> bool {
+        self.muted
+    }
+
     pub fn confirm(&mut self) {
         self.confirmed = true;
     }
@@ -170,23 +191,24 @@ impl Member {
         self.leg = leg;
     }
 
-    /// What the session made of a datagram, for the meters: false when it was discarded.
-    pub fn handle_rtp(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> bool {
+    /// What the session made of a datagram.
+    pub fn handle_rtp(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Handled {
         match self.session.handle_rtp(now, from, datagram) {
             rtp::Received::Restarted => {
                 self.playout.reset();
-                true
+                Handled::Taken
             }
-            rtp::Received::Discarded(_) => false,
-            _ => true,
+            rtp::Received::Discarded(_) => Handled::Discarded,
+            rtp::Received::Event(event) => event.digit().map_or(Handled::Taken, Handled::Key),
+            _ => Handled::Taken,
         }
     }
 
-    pub fn handle_rtcp(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> bool {
-        !matches!(
-            self.session.handle_rtcp(now, from, datagram),
-            RtcpReceived::Discarded
-        )
+    pub fn handle_rtcp(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Handled {
+        match self.session.handle_rtcp(now, from, datagram) {
+            RtcpReceived::Discarded => Handled::Discarded,
+            _ => Handled::Taken,
+        }
     }
 
     /// How long nothing came from him although something should; zero while he is on hold.
@@ -244,7 +266,9 @@ impl Member {
         let Self {
             playout, session, ..
         } = self;
-        self.has_frame = self.leg.heard && playout.advance(now, session, samples, pcm);
+        // Who is muted goes on being played out, so that he is heard without delay when he is heard again.
+        self.has_frame =
+            self.leg.heard && playout.advance(now, session, samples, pcm) && !self.muted;
         let level = if self.has_frame {
             mixer_simd::level_dbov(kernels.energy(playout.frame(samples)), samples)
         } else {

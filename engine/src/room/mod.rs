@@ -29,7 +29,7 @@ mod speak;
 mod tests;
 
 pub use activity::Activity;
-pub use member::{Leg, Member, MemberId, Newcomer};
+pub use member::{Handled, Leg, Member, MemberId, Newcomer};
 pub use mix::Mixer;
 use mix::Mixes;
 

@@ -141,12 +141,9 @@ impl Scene {
                 .encoder(Kernels::detect())
                 .encode(&[level; SAMPLES], &mut datagram);
             let from = ([192, 0, 2, 1], 4_000 + 2 * index as u16).into();
-            assert!(
-                self.room
-                    .member_mut(self.ids[index])
-                    .unwrap()
-                    .handle_rtp(self.now, from, &datagram)
-            );
+            let member = self.room.member_mut(self.ids[index]).unwrap();
+            let handled = member.handle_rtp(self.now, from, &datagram);
+            assert_eq!(handled, crate::room::Handled::Taken);
         }
         self.now += Duration::from_millis(20);
         self.tick(talkers_max);

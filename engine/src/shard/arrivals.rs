@@ -74,7 +74,7 @@ impl Doorman<'_> {
         }
         let room = glance
             .user()
-            .filter(|_| glance.starts_call())
+            .filter(|_| glance.is_for_room())
             .and_then(|user| RoomName::from_user(&user));
         Some(room.map_or_else(any, Way::Room))
     }

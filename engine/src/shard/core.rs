@@ -1,7 +1,7 @@
 //! One turn of a shard, without a runtime: time, datagrams, stream messages and mail in; datagrams,
 //! stream writes and mail out.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,12 +13,12 @@ use sip::{Endpoint, Flow, Output, Transport};
 use super::ShardIndex;
 use super::arrivals::{Arrival, Arrivals, Doorman, Way};
 use super::directory::{Directory, Spread};
-use super::mailbox::{Mail, Mailboxes, Outbox, Query};
+use super::mailbox::{Mail, Mailboxes, Order, Outbox, Query};
 use super::place::Placement;
 use super::stage::{Moment, Stage};
 use super::view;
 use crate::config::Config;
-use crate::focus::{Focus, Means};
+use crate::focus::{Access, Dial, Focus, Lookup, Means};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
 use crate::load::gate::Gate;
@@ -64,6 +64,7 @@ pub struct Common {
     pub mailboxes: Mailboxes,
     pub spread: Spread,
     pub load: Arc<ServerLoad>,
+    pub access: Arc<Access>,
     /// Which shards have nothing left to do. They end together: one that ended alone would leave mail
     /// unread that others still forward to it.
     pub quiet: Arc<[AtomicBool]>,
@@ -214,6 +215,7 @@ impl<I: MediaIo> Core<I> {
         self.drain_sip(now, wall, ntp, writes, meters);
         self.ledger.lap(meters, Phase::Sip);
         self.tell_homes(now);
+        self.look_up();
         self.tell_of_muted(meters);
         self.outbox.retry();
         self.ledger.lap(meters, Phase::Mail);
@@ -396,10 +398,16 @@ impl<I: MediaIo> Core<I> {
                 Mail::RoomClosed { room } => self.directory.closed(now, &room),
                 Mail::Muted { source } => self.gate.mute(now, source),
                 Mail::Query(query) => self.answer(query),
-                Mail::Reload(config) => {
+                Mail::Dial(order) => self.dial(now, *order, meters),
+                Mail::Resolved { ticket, address } => {
+                    self.with_focus(now, meters, |focus, means| {
+                        focus.resolved(ticket, address, means);
+                    });
+                }
+                Mail::Reload(config, access) => {
                     self.stage
                         .set_talkers_max(config.rooms.max_talkers as usize);
-                    self.focus.set_config(config.clone());
+                    self.focus.set_config(config.clone(), access);
                     self.gate.configure(&config.abuse);
                     self.common.config = config;
                 }
@@ -423,6 +431,18 @@ impl<I: MediaIo> Core<I> {
         self.ending = Ending::Stopping {
             until: now + STOP_TIMEOUT,
         };
+        self.with_focus(now, meters, |focus, means| {
+            focus.end_all("server shutting down", means);
+        });
+    }
+
+    /// Lends the focus the shard's means, outside of what a turn has it do anyway.
+    fn with_focus<T>(
+        &mut self,
+        now: Instant,
+        meters: &CoreMeters,
+        work: impl FnOnce(&mut Focus, &mut Means<'_, I>) -> T,
+    ) -> T {
         let wall = SystemTime::now();
         let mut means = Means {
             now,
@@ -432,7 +452,61 @@ impl<I: MediaIo> Core<I> {
             stage: &mut self.stage,
             meters,
         };
-        self.focus.end_all("server shutting down", &mut means);
+        work(&mut self.focus, &mut means)
+    }
+
+    /// Calls somebody into a room, where that is.
+    fn dial(&mut self, now: Instant, mut order: Order, meters: &CoreMeters) {
+        if !order.is_placed {
+            let name = order.room.as_str();
+            let shards = self.common.mailboxes.len();
+            let home = self.common.spread.shard(name.as_bytes(), shards);
+            let to = if home == self.index {
+                order.is_placed = true;
+                self.owner_of(now, order.room.as_str())
+            } else {
+                home
+            };
+            if to != self.index {
+                self.outbox.post(to, Mail::Dial(Box::new(order)));
+                return;
+            }
+        }
+        let Order {
+            room,
+            target,
+            reply,
+            ..
+        } = order;
+        let dial = Dial::from_outside(room, target);
+        let status = self.with_focus(now, meters, |focus, means| focus.dial(dial, means));
+        // Who asked may have gone meanwhile.
+        let _ = reply.send(status);
+    }
+
+    /// Has the names looked up that calls of ours need, off the core: a resolver waits.
+    fn look_up(&mut self) {
+        for lookup in self.focus.lookups() {
+            let (mailboxes, own) = (self.common.mailboxes.clone(), self.index);
+            let Lookup { ticket, host, port } = lookup;
+            let work = move || {
+                let found = (host.as_str(), port).to_socket_addrs();
+                let address = found.ok().and_then(|mut all| all.next());
+                // A full inbox is one that is emptied within a turn.
+                while mailboxes
+                    .post(own, Mail::Resolved { ticket, address })
+                    .is_err()
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let thread = std::thread::Builder::new().name("resolver".to_owned());
+            if thread.spawn(work).is_err() {
+                let address = None;
+                self.outbox
+                    .post(self.index, Mail::Resolved { ticket, address });
+            }
+        }
     }
 
     /// Lets the focus act on what the stack reports, and sends what the stack has to send, until both rest.
@@ -610,6 +684,9 @@ fn act_on_incidents<I: MediaIo>(focus: &mut Focus, means: &mut Means<'_, I>) {
     for seat in std::mem::take(&mut means.stage.incidents().vanished) {
         means.meters.media_timeouts.add(1);
         focus.end(seat, "no media received", means);
+    }
+    for (seat, key) in std::mem::take(&mut means.stage.incidents().keys) {
+        focus.on_key(seat, key, means);
     }
     for seat in std::mem::take(&mut means.stage.incidents().stranded) {
         focus.end(seat, "conference failed", means);

@@ -5,7 +5,7 @@
 //! sender retransmits, and word of a muted source) waits in the sender's outbox for its next turn.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::ShardIndex;
 use crate::admin::ConferenceView;
 use crate::config::Config;
+use crate::focus::{Access, RoomName};
 
 /// Mail one inbox holds: 16 turns of the largest number of SIP messages a core can handle in 1 ms.
 const INBOX_LEN_MAX: usize = 8_192;
@@ -57,7 +58,14 @@ pub enum Mail {
     /// A question from the admin thread.
     Query(Query),
     /// What can change while running has changed.
-    Reload(Arc<Config>),
+    Reload(Arc<Config>, Arc<Access>),
+    /// Somebody is to be called into a room.
+    Dial(Box<Order>),
+    /// A name has been looked up.
+    Resolved {
+        ticket: u64,
+        address: Option<SocketAddr>,
+    },
     /// Take no new calls; end when the last has gone.
     Drain,
     /// Say BYE to everybody and end.
@@ -72,6 +80,18 @@ impl Mail {
             Self::SipToHome { .. } | Self::SipToOwner { .. } | Self::Muted { .. }
         )
     }
+}
+
+/// Whom to call into which room.
+#[derive(Debug)]
+pub struct Order {
+    pub room: RoomName,
+    /// The URI to call.
+    pub target: String,
+    /// Hears 100 if the call is on its way, else why not.
+    pub reply: oneshot::Sender<u16>,
+    /// The receiver is the one who has the room, or is to have it.
+    pub is_placed: bool,
 }
 
 /// Questions about the shard's conferences, with the way back for the answer.

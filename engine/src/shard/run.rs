@@ -84,7 +84,12 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
         media_timeout: (rtp.timeout_s != 0).then(|| Duration::from_secs(rtp.timeout_s.into())),
     };
     let origins = common.config.sip.origins.clone();
-    let focus = Focus::new(common.config.clone(), admission, seed);
+    let focus = Focus::new(
+        common.config.clone(),
+        common.access.clone(),
+        admission,
+        seed,
+    );
     let core = BatchIo::new().and_then(|io| {
         let stage = Stage::new(now, io, ports, Kernels::detect(), &stage_config);
         Core::new(

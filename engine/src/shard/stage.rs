@@ -19,10 +19,13 @@ use super::transport::{Port, TransportKey, Transports, Whose};
 use crate::io::ports::{PortPair, Ports};
 use crate::io::{Arrival, MediaIo, TOGETHER_MAX};
 use crate::meters::{CoreMeters, Ledger, Phase};
-use crate::room::{Counts, Leg, Member, MemberId, Mixer, Newcomer, Room};
+use crate::room::{Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room};
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Keys that are acted on in one turn; a flood of them delays nobody's sound.
+const KEYS_PER_TURN_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RoomKey(pub(super) u32);
@@ -58,6 +61,8 @@ pub struct Incidents {
     pub vanished: Vec<SeatKey>,
     /// The rooms of these panicked and are gone.
     pub stranded: Vec<SeatKey>,
+    /// Keys that were pressed, in order.
+    pub keys: Vec<(SeatKey, char)>,
     /// Rooms that opened or closed (true = opened), in order.
     pub rooms: Vec<(String, bool)>,
 }
@@ -264,6 +269,7 @@ impl<I: MediaIo> Stage<I> {
             transports,
             halls,
             seats,
+            incidents,
             ..
         } = self;
         let result = io.harvest(&mut |arrivals| {
@@ -290,8 +296,13 @@ impl<I: MediaIo> Stage<I> {
                         // Damage by a packet is damage to the room whose member it is for.
                         let handled = guard::room(|| handle(member, now, kind, arrival, meters));
                         match handled {
-                            Ok(true) => {}
-                            Ok(false) => meters.rtp_discarded.add(1),
+                            Ok(Handled::Taken) => {}
+                            Ok(Handled::Discarded) => meters.rtp_discarded.add(1),
+                            Ok(Handled::Key(key)) => {
+                                if incidents.keys.len() < KEYS_PER_TURN_MAX {
+                                    incidents.keys.push((seat, key));
+                                }
+                            }
                             Err(panic) => {
                                 let room = seats[seat.index()].room;
                                 halls.panicked.push((room, panic));
@@ -473,6 +484,11 @@ impl Halls {
 }
 
 impl SeatKey {
+    /// Its number, which no other seat of the shard has while it is taken.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     fn index(self) -> usize {
         self.0 as usize
     }
@@ -528,14 +544,13 @@ impl Belongs {
     }
 }
 
-/// False when the datagram was discarded.
 fn handle(
     member: &mut Member,
     now: Instant,
     kind: rtp::Kind,
     arrival: &Arrival<'_>,
     meters: &CoreMeters,
-) -> bool {
+) -> Handled {
     match kind {
         rtp::Kind::Rtp => {
             meters.rtp_received.add(1);
@@ -546,7 +561,7 @@ fn handle(
             member.handle_rtcp(now, arrival.from, arrival.datagram)
         }
         // STUN and DTLS belong to transports that no participant here uses.
-        _ => false,
+        _ => Handled::Discarded,
     }
 }
 

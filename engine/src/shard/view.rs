@@ -36,7 +36,7 @@ fn participant(member: &Member, config: &Config) -> ParticipantView {
         svr_id: config.server.id.to_string(),
         codec: leg.codec.name().to_ascii_lowercase(),
         status: if on_hold { "on-hold" } else { "connected" }.to_owned(),
-        muted: !leg.heard,
+        muted: !leg.heard || member.is_muted(),
         talking: member.talking(),
         level_dbov: member.activity().level_dbov(),
         joined: member.joined(),

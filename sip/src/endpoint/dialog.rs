@@ -219,6 +219,16 @@ impl Endpoint {
         direct(uri, nowhere, &self.config.listeners)
     }
 
+    /// The way to an address; None where no listener speaks the transport.
+    pub fn flow_over(&self, transport: Transport, peer: SocketAddr) -> Option<Flow> {
+        Some(Flow {
+            transport,
+            peer,
+            listener: listener_for(transport, 0, peer.ip(), &self.config.listeners)?,
+            stream: 0,
+        })
+    }
+
     pub(super) fn via(&self, flow: &Flow, branch: &str) -> String {
         format!(
             "SIP/2.0/{} {};branch={branch};rport",

@@ -439,7 +439,7 @@ mod tests {
             // Half of them whole.
             message.truncate((cut.index(2 * message.len())).min(message.len()));
             if let Ok(glance) = scan(&message) {
-                let _ = (glance.owner(), glance.user(), glance.starts_call());
+                let _ = (glance.owner(), glance.user(), glance.is_for_room());
             }
             if let Ok(normal) = normalise(&message) {
                 let _ = rsip::SipMessage::try_from(&normal[..]);

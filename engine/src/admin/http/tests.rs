@@ -63,6 +63,18 @@ impl ShardQueries for FakeShards {
         (0..2).map(question).collect()
     }
 
+    fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16> {
+        let (sender, receiver) = oneshot::channel();
+        let status = match (room.as_str(), target.starts_with("sip:")) {
+            (_, false) => 416,
+            ("unknown", _) => 404,
+            ("full", _) => 503,
+            _ => 100,
+        };
+        sender.send(status).unwrap();
+        receiver
+    }
+
     fn conference(&self, id: &str) -> Vec<oneshot::Receiver<Option<ConferenceView>>> {
         let question = |shard| {
             let (sender, receiver) = oneshot::channel();

@@ -1,0 +1,338 @@
+//! Calls that the conference makes itself: asked for by REFER or over HTTP.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use sip::sdp::{self, Local};
+use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey, Transport};
+
+use super::call::{Call, Dialled, Gate, Phase};
+use super::{Focus, Means, RoomName, body, remote, set_ports};
+use crate::io::MediaIo;
+
+/// Times that one called may send us on.
+const REDIRECTS_MAX: u8 = 5;
+
+/// Names that are being looked up at once.
+const LOOKUPS_MAX: usize = 64;
+
+/// Whom to call, and for whom.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    pub room: RoomName,
+    /// The URI to call.
+    pub target: String,
+    /// Who asked by REFER, and is told how it goes.
+    pub referral: Option<SubscriptionKey>,
+    /// For Referred-By (RFC 3892).
+    pub by: Option<String>,
+    /// For Replaces (RFC 3891): the dialog of the one called that this call takes over.
+    pub replaces: Option<String>,
+    pub redirects: u8,
+}
+
+impl Dial {
+    /// Nobody in a conference has asked for it.
+    pub fn from_outside(room: RoomName, target: String) -> Self {
+        Self {
+            room,
+            target,
+            referral: None,
+            by: None,
+            replaces: None,
+            redirects: 0,
+        }
+    }
+}
+
+/// A name whose address is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    pub ticket: u64,
+    pub host: String,
+    pub port: u16,
+}
+
+/// Calls that wait for an address.
+#[derive(Default)]
+pub(super) struct Lookups {
+    waiting: HashMap<u64, (Dial, Transport)>,
+    next: u64,
+    /// Not yet given out.
+    wanted: Vec<Lookup>,
+}
+
+impl Focus {
+    /// Names to be looked up since the last time; the answers go to [`resolved`](Self::resolved).
+    pub fn lookups(&mut self) -> Vec<Lookup> {
+        std::mem::take(&mut self.lookups.wanted)
+    }
+
+    /// A name has been looked up.
+    pub fn resolved<I: MediaIo>(
+        &mut self,
+        ticket: u64,
+        address: Option<SocketAddr>,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some((dial, transport)) = self.lookups.waiting.remove(&ticket) else {
+            return;
+        };
+        let flow = address.and_then(|peer| means.sip.flow_over(transport, peer));
+        match flow {
+            Some(flow) => drop(self.dial_over(flow, dial, means)),
+            None => self.tell_referrer(dial.referral, 404, true, means),
+        }
+    }
+
+    /// Calls somebody into a room. How it goes is told to the referrer, if there is one. The status says
+    /// what became of it at once: 100 if the call is on its way.
+    pub fn dial<I: MediaIo>(&mut self, dial: Dial, means: &mut Means<'_, I>) -> u16 {
+        let is_there = means.stage.room(dial.room.as_str()).is_some();
+        if !is_there && !self.config.rooms.auto_create && !self.is_permanent(&dial.room) {
+            return self.give_up(&dial, 404, means);
+        }
+        let proxy = self.config.sip.outbound_proxy;
+        let flow = match proxy {
+            Some(proxy) => means.sip.flow_over(proxy.transport, proxy.address),
+            None => means.sip.flow_to(&dial.target),
+        };
+        match (flow, proxy) {
+            (Some(flow), _) => self.dial_over(flow, dial, means),
+            (None, Some(_)) => self.give_up(&dial, 503, means),
+            (None, None) => match Host::of(&dial.target) {
+                Some(host) if self.lookups.waiting.len() < LOOKUPS_MAX => {
+                    let ticket = self.lookups.next;
+                    self.lookups.next += 1;
+                    self.lookups.wanted.push(Lookup {
+                        ticket,
+                        host: host.name,
+                        port: host.port,
+                    });
+                    let waiting = (dial, host.transport);
+                    self.lookups.waiting.insert(ticket, waiting);
+                    100
+                }
+                Some(_) => self.give_up(&dial, 503, means),
+                None => self.give_up(&dial, 416, means),
+            },
+        }
+    }
+
+    fn give_up<I: MediaIo>(&mut self, dial: &Dial, status: u16, means: &mut Means<'_, I>) -> u16 {
+        self.tell_referrer(dial.referral, status, true, means);
+        status
+    }
+
+    fn dial_over<I: MediaIo>(&mut self, flow: Flow, dial: Dial, means: &mut Means<'_, I>) -> u16 {
+        if self.admission.is_closed() {
+            return self.give_up(&dial, 503, means);
+        }
+        let seat = match means.stage.take_seat(means.now, dial.room.as_str(), None) {
+            Ok(seat) => seat,
+            Err(error) => {
+                super::log_no_seat(dial.room.as_str(), &error);
+                return self.give_up(&dial, 503, means);
+            }
+        };
+        let mut local = Local {
+            address: self.media_address(),
+            rtp_port: 0,
+            rtcp_port: 0,
+            session_id: self.random.next_u64() >> 1,
+            version: 1,
+        };
+        set_ports(&mut local, means.stage.ports_of(seat));
+        let offer = sdp::offer(&self.capabilities, &local);
+        let mut headers = Vec::new();
+        if let Some(by) = &dial.by {
+            headers.push(("Referred-By", by.clone()));
+        }
+        if let Some(replaces) = &dial.replaces {
+            headers.push(("Replaces", replaces.clone()));
+        }
+        let invitation = Invitation {
+            target: dial.target.clone(),
+            from: self.uri_of(&dial.room),
+            contact_user: dial.room.as_str().to_owned(),
+            body: Some(body(&offer)),
+            headers,
+            credentials: Some(self.config.sip.outbound.clone())
+                .filter(|credentials| !credentials.username.is_empty()),
+        };
+        let Ok(key) = means.sip.invite(means.now, flow, invitation) else {
+            means.stage.leave(means.now, means.ntp, seat, means.meters);
+            return self.give_up(&dial, 503, means);
+        };
+        means.meters.calls_total.add(1);
+        let call = Call {
+            seat,
+            room: dial.room,
+            signalling: flow.peer.ip(),
+            entity: dial.target,
+            display_name: None,
+            joined: means.wall,
+            local,
+            phase: Phase::Calling { alerting: false },
+            described: Some(offer),
+            dialled: Some(Dialled {
+                referral: dial.referral,
+                by: dial.by,
+                redirects: dial.redirects,
+            }),
+            replaces: None,
+            gate: Gate::Open,
+            muted: false,
+            keys: String::new(),
+            confirmed: false,
+        };
+        self.by_seat.insert(seat, key);
+        self.calls.insert(key, call);
+        self.tell_roster(key, means);
+        100
+    }
+
+    pub(super) fn on_progress<I: MediaIo>(
+        &mut self,
+        key: CallKey,
+        status: u16,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some(call) = self.calls.get_mut(&key) else {
+            return;
+        };
+        if let Phase::Calling { alerting } = &mut call.phase {
+            *alerting = true;
+        }
+        let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
+        self.tell_referrer(referral, status, false, means);
+        self.tell_roster(key, means);
+    }
+
+    pub(super) fn on_accepted<I: MediaIo>(
+        &mut self,
+        key: CallKey,
+        answer: Option<Body>,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some(call) = self.calls.get_mut(&key) else {
+            return;
+        };
+        let referral = call
+            .dialled
+            .as_mut()
+            .and_then(|dialled| dialled.referral.take());
+        let agreed = answer
+            .as_ref()
+            .and_then(|answer| sdp::parse(&answer.content).ok())
+            .zip(call.described.as_ref())
+            .and_then(|(answer, offer)| {
+                sdp::accept_answer(offer, &answer, &self.capabilities).ok()
+            });
+        // Our ports are in the offer; an answer that would need others cannot be had.
+        let agreed = agreed.filter(|agreed| {
+            let remote = remote(agreed, call.signalling);
+            let ports = means.stage.expect(means.now, call.seat, remote);
+            ports.is_ok_and(|ports| ports.rtp() == call.local.rtp_port)
+        });
+        let Some(agreed) = agreed else {
+            self.tell_referrer(referral, 488, true, means);
+            let reason = Some("no usable answer to the offer");
+            return means.sip.bye(means.now, key, reason);
+        };
+        self.join(key, &agreed, means);
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.confirmed = true;
+        }
+        self.admit(key, means);
+        self.tell_referrer(referral, 200, true, means);
+        self.tell_roster(key, means);
+    }
+
+    pub(super) fn on_rejected<I: MediaIo>(
+        &mut self,
+        key: CallKey,
+        status: u16,
+        means: &mut Means<'_, I>,
+    ) {
+        let call = self.calls.get(&key);
+        let referral = call.and_then(|call| call.dialled.as_ref()?.referral);
+        self.tell_referrer(referral, status, true, means);
+        self.forget(key, means);
+    }
+
+    /// The one called is elsewhere (RFC 3261 §8.1.3.4).
+    pub(super) fn on_redirected<I: MediaIo>(
+        &mut self,
+        key: CallKey,
+        contacts: Vec<String>,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some(call) = self.calls.get_mut(&key) else {
+            return;
+        };
+        let Some(dialled) = call.dialled.as_mut() else {
+            return;
+        };
+        let next = contacts
+            .into_iter()
+            .next()
+            .filter(|_| dialled.redirects < REDIRECTS_MAX);
+        let Some(target) = next else {
+            return self.on_rejected(key, 302, means);
+        };
+        let dial = Dial {
+            room: call.room.clone(),
+            target,
+            referral: dialled.referral.take(),
+            by: dialled.by.clone(),
+            replaces: None,
+            redirects: dialled.redirects + 1,
+        };
+        self.dial(dial, means);
+        self.forget(key, means);
+    }
+}
+
+/// A host that is a name.
+struct Host {
+    name: String,
+    port: u16,
+    transport: Transport,
+}
+
+impl Host {
+    fn of(uri: &str) -> Option<Self> {
+        let (scheme, rest) = uri.split_once(':')?;
+        let is_secure = scheme.eq_ignore_ascii_case("sips");
+        if !is_secure && !scheme.eq_ignore_ascii_case("sip") {
+            return None;
+        }
+        let rest = rest.split('?').next()?;
+        let (address, parameters) = match rest.rsplit_once('@') {
+            Some((_, host)) => host.split_once(';').unwrap_or((host, "")),
+            None => rest.split_once(';').unwrap_or((rest, "")),
+        };
+        let asked = parameters.split(';').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.eq_ignore_ascii_case("transport").then_some(value)
+        });
+        let transport = match asked.map(str::to_ascii_lowercase).as_deref() {
+            None if is_secure => Transport::Tls,
+            None | Some("udp") => Transport::Udp,
+            Some("tcp") => Transport::Tcp,
+            Some("tls") => Transport::Tls,
+            Some(_) => return None,
+        };
+        let (name, port) = match address.split_once(':') {
+            Some((name, port)) => (name, port.parse().ok()?),
+            None => (address, transport.default_port()),
+        };
+        let is_name = !name.is_empty() && name.parse::<std::net::IpAddr>().is_err();
+        is_name.then(|| Self {
+            name: name.to_owned(),
+            port,
+            transport,
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! The conference event package (RFC 4575): who subscribes to a room is told who is in it.
+//!
+//! A room without subscribers has no roster and costs nothing.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use sip::conference_info::{
+    AvailableMedia, Cause, Description, EVENT, Endpoint, Joining, JoiningMethod, Media,
+    MediaStatus, Roster, Status, Subscriber, User,
+};
+use sip::{CallKey, RequestKey, SubscriptionKey};
+
+use super::call::{Call, Phase};
+use super::{Focus, Means, RoomName};
+use crate::io::MediaIo;
+
+/// Subscribers of one room.
+const SUBSCRIBERS_MAX: usize = 10_000;
+
+/// The label of the one medium there is.
+const AUDIO: &str = "audio";
+
+/// The rooms that somebody subscribes to, and who.
+#[derive(Default)]
+pub(super) struct Rosters {
+    rooms: HashMap<RoomName, Watched>,
+    room_of: HashMap<SubscriptionKey, RoomName>,
+    /// When the next NOTIFY may be due.
+    next: Option<Instant>,
+}
+
+struct Watched {
+    roster: Roster,
+    subscribers: HashMap<SubscriptionKey, Subscriber>,
+    /// The calls of each user, by the user's URI.
+    present: HashMap<String, Vec<CallKey>>,
+}
+
+impl Rosters {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn due_at(&mut self, when: Instant) {
+        self.next = Some(self.next.map_or(when, |next| next.min(when)));
+    }
+
+    /// A subscription is no more.
+    pub(super) fn forget(&mut self, subscription: SubscriptionKey) {
+        let Some(room) = self.room_of.remove(&subscription) else {
+            return;
+        };
+        if let Some(watched) = self.rooms.get_mut(&room) {
+            watched.subscribers.remove(&subscription);
+            if watched.subscribers.is_empty() {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+}
+
+impl Focus {
+    pub(super) fn subscribe<I: MediaIo>(
+        &mut self,
+        request: RequestKey,
+        room: &RoomName,
+        expires_s: u32,
+        means: &mut Means<'_, I>,
+    ) {
+        let full = |watched: &Watched| watched.subscribers.len() >= SUBSCRIBERS_MAX;
+        if self.rosters.rooms.get(room).is_some_and(full) {
+            let rejection = sip::Rejection::new(503);
+            return means.sip.refuse_request(means.now, request, &rejection);
+        }
+        let accepted =
+            means
+                .sip
+                .accept_subscription(means.now, request, EVENT, expires_s, room.as_str());
+        let Some(subscription) = accepted else { return };
+        let interval = Duration::from_millis(self.config.rooms.notify_ms.into());
+        if !self.rosters.rooms.contains_key(room) {
+            let watched = self.watch(room, means);
+            self.rosters.rooms.insert(room.clone(), watched);
+        }
+        self.rosters.room_of.insert(subscription, room.clone());
+        let Some(watched) = self.rosters.rooms.get_mut(room) else {
+            return;
+        };
+        let mut subscriber = Subscriber::new(interval);
+        let document = subscriber.take(means.now, &watched.roster, Cause::Immediate);
+        watched.subscribers.insert(subscription, subscriber);
+        if expires_s == 0 {
+            // A look, no subscription (RFC 6665 §4.4.3).
+            self.rosters.forget(subscription);
+            means
+                .sip
+                .end_subscription(means.now, subscription, "timeout", document);
+        } else {
+            means.sip.notify(means.now, subscription, document);
+        }
+    }
+
+    /// The roster of a room as it is now.
+    fn watch<I: MediaIo>(&self, room: &RoomName, means: &mut Means<'_, I>) -> Watched {
+        let maximum = self.config.rooms.max_participants;
+        let description = Description {
+            display_text: Some(room.as_str().to_owned()),
+            uris: Vec::new(),
+            maximum_user_count: (maximum != 0).then_some(maximum),
+            available_media: vec![AvailableMedia {
+                label: AUDIO.to_owned(),
+                kind: AUDIO.to_owned(),
+                status: Some(MediaStatus::SendRecv),
+            }],
+        };
+        let mut watched = Watched {
+            roster: Roster::new(self.uri_of(room), description),
+            subscribers: HashMap::new(),
+            present: HashMap::new(),
+        };
+        for (&key, call) in &self.calls {
+            if call.room == *room {
+                let calls = watched.present.entry(call.entity.clone()).or_default();
+                calls.push(key);
+            }
+        }
+        let entities: Vec<String> = watched.present.keys().cloned().collect();
+        for entity in entities {
+            self.describe(&mut watched, &entity, means);
+        }
+        watched
+    }
+
+    /// Something about a call has changed: it came, joined, holds, is muted.
+    pub(super) fn tell_roster<I: MediaIo>(&mut self, key: CallKey, means: &mut Means<'_, I>) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+        let Some(mut watched) = self.rosters.rooms.remove(&call.room) else {
+            return;
+        };
+        let (room, entity) = (call.room.clone(), call.entity.clone());
+        let calls = watched.present.entry(entity.clone()).or_default();
+        if !calls.contains(&key) {
+            calls.push(key);
+        }
+        self.describe(&mut watched, &entity, means);
+        self.rosters.rooms.insert(room, watched);
+        self.rosters.due_at(means.now);
+    }
+
+    /// A call has ended and is known no more.
+    pub(super) fn tell_roster_of_leaving<I: MediaIo>(
+        &mut self,
+        key: CallKey,
+        call: &Call,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some(mut watched) = self.rosters.rooms.remove(&call.room) else {
+            return;
+        };
+        if let Some(calls) = watched.present.get_mut(&call.entity) {
+            calls.retain(|known| *known != key);
+            if calls.is_empty() {
+                watched.present.remove(&call.entity);
+            }
+        }
+        self.describe(&mut watched, &call.entity, means);
+        let is_over = watched.present.is_empty() && !self.is_permanent(&call.room);
+        if is_over {
+            watched.roster.end();
+            for (subscription, mut subscriber) in watched.subscribers.drain() {
+                let document = subscriber.take(means.now, &watched.roster, Cause::Changed);
+                self.rosters.room_of.remove(&subscription);
+                means
+                    .sip
+                    .end_subscription(means.now, subscription, "noresource", document);
+            }
+            return;
+        }
+        self.rosters.rooms.insert(call.room.clone(), watched);
+        self.rosters.due_at(means.now);
+    }
+
+    /// Brings the roster's entry of a user up to date.
+    fn describe<I: MediaIo>(&self, watched: &mut Watched, entity: &str, means: &mut Means<'_, I>) {
+        let calls = watched.present.get(entity);
+        let Some(calls) = calls.filter(|calls| !calls.is_empty()) else {
+            watched.roster.remove_user(entity);
+            return;
+        };
+        let calls = calls.iter().filter_map(|key| self.calls.get(key));
+        let mut display_text = None;
+        let endpoints = calls
+            .map(|call| {
+                display_text = display_text.take().or_else(|| call.display_name.clone());
+                endpoint(call, means)
+            })
+            .collect();
+        let user = User {
+            entity: entity.to_owned(),
+            display_text,
+            endpoints,
+        };
+        // More users or calls of one than a roster holds: those who subscribe see the first of them.
+        if let Err(error) = watched.roster.update_user(user) {
+            tracing::debug!(entity, %error, "not in the roster");
+        }
+    }
+
+    /// Tells the subscribers what is news to them and may be told now.
+    pub(super) fn notify_subscribers<I: MediaIo>(&mut self, means: &mut Means<'_, I>) {
+        if self.rosters.next.is_none_or(|next| next > means.now) {
+            return;
+        }
+        let mut next: Option<Instant> = None;
+        for watched in self.rosters.rooms.values_mut() {
+            for (&subscription, subscriber) in &mut watched.subscribers {
+                let document = subscriber.take(means.now, &watched.roster, Cause::Changed);
+                if document.is_some() {
+                    means.sip.notify(means.now, subscription, document);
+                }
+                if let Some(due) = subscriber.due(means.now, &watched.roster) {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                }
+            }
+        }
+        self.rosters.next = next;
+    }
+
+    pub(super) fn on_resubscribed<I: MediaIo>(
+        &mut self,
+        subscription: SubscriptionKey,
+        means: &mut Means<'_, I>,
+    ) {
+        let document = self.whole(subscription, means.now);
+        means.sip.notify(means.now, subscription, document);
+    }
+
+    pub(super) fn on_unsubscribed<I: MediaIo>(
+        &mut self,
+        subscription: SubscriptionKey,
+        means: &mut Means<'_, I>,
+    ) {
+        let document = self.whole(subscription, means.now);
+        self.rosters.forget(subscription);
+        means
+            .sip
+            .end_subscription(means.now, subscription, "timeout", document);
+    }
+
+    fn whole(&mut self, subscription: SubscriptionKey, now: Instant) -> Option<sip::Body> {
+        let room = self.rosters.room_of.get(&subscription)?;
+        let watched = self.rosters.rooms.get_mut(room)?;
+        let subscriber = watched.subscribers.get_mut(&subscription)?;
+        subscriber.take(now, &watched.roster, Cause::Immediate)
+    }
+}
+
+fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
+    let member = means.stage.member(call.seat);
+    let leg = member.as_ref().map(|member| member.leg());
+    let (heard, spoken_to) = leg.map_or((false, false), |leg| (leg.heard, leg.spoken_to));
+    let status = match &call.phase {
+        Phase::Calling { alerting: false } => Status::DialingOut,
+        Phase::Calling { alerting: true } => Status::Alerting,
+        Phase::Ringing { .. } | Phase::Offering => Status::DialingIn,
+        Phase::Joined { .. } if !call.is_let_in() => Status::Pending,
+        Phase::Joined { .. } if !spoken_to => Status::OnHold,
+        Phase::Joined { .. } if call.muted => Status::MutedViaFocus,
+        Phase::Joined { .. } => Status::Connected,
+    };
+    // As the endpoint sees it: it sends what we hear.
+    let direction = match (heard, spoken_to) {
+        (true, true) => MediaStatus::SendRecv,
+        (true, false) => MediaStatus::SendOnly,
+        (false, true) => MediaStatus::RecvOnly,
+        (false, false) => MediaStatus::Inactive,
+    };
+    let joining_method = match call.dialled {
+        Some(_) => JoiningMethod::DialedOut,
+        None => JoiningMethod::DialedIn,
+    };
+    Endpoint {
+        // Two calls of one user differ only here.
+        entity: format!("{};endpoint={}", call.entity, call.seat.number()),
+        status: Some(status),
+        joining_method: Some(joining_method),
+        joining: Joining {
+            when: Some(call.joined.into()),
+            reason: None,
+            by: call.dialled.as_ref().and_then(|dialled| dialled.by.clone()),
+        },
+        media: vec![Media {
+            id: "1".to_owned(),
+            kind: Some(AUDIO.to_owned()),
+            label: Some(AUDIO.to_owned()),
+            src_id: member.and_then(|member| member.session().heard_ssrc()),
+            status: Some(direction),
+        }],
+        ..Endpoint::default()
+    }
+}
