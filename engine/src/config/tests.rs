@@ -395,12 +395,12 @@ fn listening_and_advertised_addresses() {
     check_error(
         "",
         &["sip.listen=tls:127.0.0.1:5061"],
-        "sip.listen: tls:127.0.0.1:5061: tls is not supported in this version",
+        "sip.tls.certificate: needed because sip.listen has tls:127.0.0.1:5061",
     );
     check_error(
         "",
         &["sip.listen=sctp:127.0.0.1:1"],
-        "sip.listen: \"sctp:127.0.0.1:1\" does not begin with udp: or tcp:",
+        "sip.listen: \"sctp:127.0.0.1:1\" does not begin with udp:, tcp:, tls:, ws: or wss:",
     );
     check_error(
         "",
@@ -659,6 +659,59 @@ fn a_reload_takes_what_can_change_and_names_the_rest() {
 }
 
 #[test]
+fn certificates_stand_in_a_section_of_their_own() {
+    let toml = "[sip]\nlisten = [\"wss:[::1]:443\"]\norigins = [\"https://a.example\"]\n\
+                [sip.tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n";
+    let config = load(toml, &[("PLENUM_SIP_TLS_CLIENT_CA", "ca.pem")], &[]).unwrap();
+    assert_eq!(config.sip.listen[0].transport, Transport::Wss);
+    assert_eq!(
+        config.sip.tls,
+        TlsConfig {
+            certificate: Some(CertificateFiles {
+                chain: "a.pem".into(),
+                key: "a.key".into(),
+            }),
+            client_ca: Some("ca.pem".into()),
+            ca: None,
+        }
+    );
+    assert_eq!(config.sip.origins, ["https://a.example"]);
+    assert_eq!(
+        set("sip.listen=ws:127.0.0.1:80").sip.tls,
+        TlsConfig::default()
+    );
+    let wss = "sip.listen=udp:127.0.0.1:1,wss:127.0.0.1:2";
+    check_error(
+        "",
+        &[wss],
+        "sip.tls.certificate: needed because sip.listen has wss:127.0.0.1:2",
+    );
+    check_error(
+        "",
+        &[wss, "sip.tls.certificate=a"],
+        "sip.tls.key: needed because sip.tls.certificate is given",
+    );
+    check_error(
+        "",
+        &["sip.tls.key=a"],
+        "sip.tls.certificate: needed because sip.tls.key is given",
+    );
+    check_error("", &["sip.tls.password=a"], "sip.tls.password: unknown key");
+    check_error(
+        "",
+        &["sip.tls=a"],
+        "sip.tls: is a section; give its keys, such as sip.tls.certificate",
+    );
+    for wrong in ["example.org", "https://", "https://example.org/"] {
+        check_error(
+            "",
+            &[&format!("sip.origins={wrong}")],
+            &format!("sip.origins: \"{wrong}\" is not an origin such as https://example.org"),
+        );
+    }
+}
+
+#[test]
 fn every_key_is_compared_on_reload() {
     let sets = [
         "server.id=B",
@@ -681,6 +734,11 @@ fn every_key_is_compared_on_reload() {
         "auth.secret=0123456789abcdef0123456789abcdef",
         "auth.auth_int=true",
         "auth.trusted=::2",
+        "sip.tls.certificate=a",
+        "sip.tls.key=a",
+        "sip.tls.client_ca=a",
+        "sip.tls.ca=a",
+        "sip.origins=https://a.example",
         "rtp.address=127.0.0.2",
         "rtp.advertise=127.0.0.3",
         "rtp.ports=2-3",
@@ -710,7 +768,13 @@ fn every_key_is_compared_on_reload() {
     ];
     let old = defaults();
     for set in sets {
-        let reload = old.reload_from(&load("", &[], &[set]).unwrap());
+        // Neither file goes without the other.
+        let pair: &[&str] = if set.contains("certificate") || set.contains("key") {
+            &["sip.tls.certificate=b", "sip.tls.key=b", set]
+        } else {
+            &[set]
+        };
+        let reload = old.reload_from(&load("", &[], pair).unwrap());
         let changed = [reload.taken_over, reload.needs_restart].concat();
         let key = set.split('=').next().unwrap();
         assert!(

@@ -34,17 +34,22 @@ pub struct Server {
 impl Server {
     /// On free ports with these `--set` overrides.
     pub fn start(sets: &[&str]) -> Self {
+        let sip: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        Self::start_on(sip, &format!("udp:{sip},tcp:{sip}"), sets)
+    }
+
+    /// The same with a `sip.listen` that begins with `sip`.
+    pub fn start_on(sip: SocketAddr, listen: &str, sets: &[&str]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let sip = free_port();
         let http = free_port();
         let (low, high) = rtp_ports();
         let mut all = vec![
-            format!("sip.listen=udp:127.0.0.1:{sip},tcp:127.0.0.1:{sip}"),
+            format!("sip.listen={listen}"),
             format!("http.listen=127.0.0.1:{http}"),
             format!("rtp.ports={low}-{high}"),
         ];
         all.extend(sets.iter().map(|&set| set.to_owned()));
-        let log = scratch(&format!("server-{sip}.log"));
+        let log = scratch(&format!("server-{}.log", sip.port()));
         let mut command = Command::new(PLENUM);
         command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command.arg("serve");
@@ -66,7 +71,7 @@ impl Server {
         let server = Self {
             _alone: alone,
             child,
-            sip: ([127, 0, 0, 1], sip).into(),
+            sip,
             http: ([127, 0, 0, 1], http).into(),
             log,
         };
@@ -267,13 +272,14 @@ pub fn json(text: String) -> OwnedValue {
     simd_json::to_owned_value(&mut bytes).expect("JSON")
 }
 
-/// A port free for UDP and TCP, below the ephemeral ports so that no client socket takes it meanwhile.
+/// A port free for UDP and TCP on both loopback addresses, below the ephemeral ports so that no client socket takes it meanwhile.
 pub fn free_port() -> u16 {
     loop {
         let port = next_port(1);
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok()
-            && TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
+        let is_free = |host: &str| {
+            UdpSocket::bind((host, port)).is_ok() && TcpListener::bind((host, port)).is_ok()
+        };
+        if is_free("127.0.0.1") && is_free("::1") {
             return port;
         }
     }

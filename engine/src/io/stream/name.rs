@@ -25,7 +25,7 @@ pub(super) fn expected(message: &[u8], peer: SocketAddr) -> ServerName<'static> 
 fn host(uri: &[u8]) -> Option<&str> {
     let uri = str::from_utf8(uri).ok()?;
     // A display name may stand before the brackets.
-    let uri = uri.rsplit_once('<').map_or(uri, |(_, uri)| uri);
+    let uri = uri.split_once('<').map_or(uri, |(_, uri)| uri);
     let (scheme, rest) = uri.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
         return None;
@@ -37,13 +37,13 @@ fn host(uri: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::expected;
 
     #[test]
     fn certificates_are_for_the_host_that_is_addressed() {
         let peer = "192.0.2.7:5061".parse().unwrap();
         let address = "192.0.2.7";
-        for (start, route, expected) in [
+        for (start, route, host) in [
             (
                 "INVITE sip:a@example.org;transport=tls SIP/2.0",
                 "",
@@ -62,8 +62,8 @@ mod tests {
             ),
         ] {
             let message = format!("{start}\r\nCall-ID: 1\r\n{route}\r\n");
-            let name = super::expected(message.as_bytes(), peer);
-            assert_eq!(name.to_str(), expected, "{start}");
+            let name = expected(message.as_bytes(), peer);
+            assert_eq!(name.to_str(), host, "{start}");
         }
     }
 }
