@@ -109,6 +109,8 @@ fn calls_over_udp_tcp_and_tls_on_ipv6() {
 struct Browser<S> {
     socket: WebSocket<S>,
     address: SocketAddr,
+    /// Its own.
+    port: u16,
     secure: bool,
 }
 
@@ -126,6 +128,7 @@ impl Browser<Box<dyn Duplex>> {
     ) -> Result<Self, Box<Refusal>> {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = stream.local_addr().unwrap().port();
         let stream: Box<dyn Duplex> = match ca {
             None => Box::new(stream),
             Some(ca) => Box::new(secure(stream, &client(ca, None))),
@@ -143,6 +146,7 @@ impl Browser<Box<dyn Duplex>> {
                 Ok(Self {
                     socket,
                     address,
+                    port,
                     secure: ca.is_some(),
                 })
             }
@@ -158,6 +162,8 @@ impl Browser<Box<dyn Duplex>> {
     /// A request without Content-Length: the WebSocket says where it ends (RFC 7118 §5).
     fn request(&self, method: &str, sequence: u32, to: &str, body: &str) -> String {
         let transport = if self.secure { "WSS" } else { "WS" };
+        // Ours alone: branches and Call-IDs of other browsers must be others.
+        let port = self.port;
         let uri = format!("sip:lobby@{};transport=ws", self.address);
         let kind = if body.is_empty() {
             ""
@@ -166,9 +172,9 @@ impl Browser<Box<dyn Duplex>> {
         };
         format!(
             "{method} {uri} SIP/2.0\r\n\
-             Via: SIP/2.0/{transport} browser.invalid;branch=z9hG4bK{method}{sequence}\r\n\
+             Via: SIP/2.0/{transport} browser.invalid;branch=z9hG4bK{port}{method}{sequence}\r\n\
              Max-Forwards: 70\r\nFrom: <sip:web@browser.invalid>;tag=web\r\nTo: {to}\r\n\
-             Call-ID: web-{transport}\r\nCSeq: {sequence} {method}\r\n\
+             Call-ID: {port}\r\nCSeq: {sequence} {method}\r\n\
              Contact: <sip:web@browser.invalid;transport=ws>\r\n{kind}\r\n{body}"
         )
     }

@@ -1,5 +1,7 @@
 //! Certificates for tests, as files that go when they are dropped.
 
+#![allow(unreachable_pub, reason = "shared by test files")]
+
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
