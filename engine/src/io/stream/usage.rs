@@ -47,11 +47,9 @@ impl Usage {
         glance.call_id.hash(&mut hasher);
         let call = hasher.finish();
         match (glance.start, glance.cseq_method) {
-            (Start::Request { method: b"BYE", .. }, _) => {
-                // A trunk that has been full forgets nothing: it no longer knows whose call this is.
-                if self.calls.len() < CALLS_MAX {
-                    self.calls.remove(&call);
-                }
+            // A trunk that has been full forgets nothing: it no longer knows whose call this is.
+            (Start::Request { method: b"BYE", .. }, _) if self.calls.len() < CALLS_MAX => {
+                self.calls.remove(&call);
             }
             (Start::Response { code: 200..300 }, Some(b"INVITE"))
                 if self.calls.len() < CALLS_MAX =>

@@ -32,6 +32,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let origins = &connection.streams.settings.origins;
+    #[expect(
+        clippy::result_large_err,
+        reason = "the library's callback is of this shape"
+    )]
     let answer = |request: &Request, response| answer(request, response, origins);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -105,7 +109,7 @@ where
         };
         if !is_blank(&bytes) {
             connection.deliver(bytes).await;
-        } else if bytes == &b"\r\n\r\n"[..] {
+        } else if bytes == b"\r\n\r\n"[..] {
             connection.streams.answer(connection.flow, PONG);
         }
     }
