@@ -144,6 +144,7 @@ impl<'a> Challenge<'a> {
     }
 }
 
+/// What we do not know is written as `unknown`.
 impl fmt::Display for Challenge<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (realm, nonce) = (Quoted(&self.realm), Quoted(&self.nonce));
@@ -244,6 +245,7 @@ impl<'a> Protection<'a> {
     }
 }
 
+/// What we do not know is written as `unknown`.
 impl fmt::Display for Authorization<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -2,6 +2,7 @@ mod headers;
 mod properties;
 mod replay;
 mod server;
+mod uri;
 mod vectors;
 
 use std::time::{Duration, SystemTime};
