@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod calls;
 mod capacity;
+mod flood;
 mod lateness;
 mod limit;
 mod peers;
@@ -30,6 +31,8 @@ enum Command {
     Calls(calls::Options),
     /// Raise the number of participants until a stated bound breaks
     Capacity(capacity::Options),
+    /// Send hostile datagrams to a SIP port while others are measured
+    Flood(flood::Options),
     /// The same rooms against Plenum, Janus and SIP servers that run already
     Peers(peers::Options),
     /// What this machine's kernel can do on one core: the denominator
@@ -49,6 +52,11 @@ fn main() -> ExitCode {
             capacity::run(&options),
             capacity::Report::holds,
             capacity::Report::to_json,
+        ),
+        Command::Flood(options) => finish(
+            flood::run(&options),
+            flood::Report::holds,
+            flood::Report::to_json,
         ),
         Command::Limit(options) => finish(
             limit::run(&options),
