@@ -1,4 +1,22 @@
-//! Who may come in, by how much the server already does.
+//! Who may come in: by how much the server already does (here), and by what he has sent ([`gate`]).
+//!
+//! Whatever outsiders can fill is bounded, per shard:
+//!
+//! | What | Holds | When full |
+//! |---|---|---|
+//! | kernel's buffer of a SIP socket | 4 MiB | the kernel drops |
+//! | sources at the gate | 8,192 | who is not muted and owes least is forgotten |
+//! | messages that wait for their turn | 4,096 | the newest of no dialog is dropped |
+//! | mail from other shards | 8,192 | SIP messages are dropped, new calls from three quarters on; all else waits with its sender |
+//! | rooms in the directory | 262,144 | further rooms stay on their home shard |
+//! | server transactions | `sip::Config::transactions_max` | requests of no dialog are dropped |
+//! | calls, subscriptions | `sip::Config::calls_max` | 503 |
+//! | participants | RTP ports, and load | 503 |
+//! | connections | 8,192 | not accepted |
+//! | messages from connections | 4,096 | readers pause |
+//! | messages for one connection | 256 | it is closed |
+//!
+//! A message is at most 128 KiB, a room's name 128 octets.
 
 mod calibrate;
 pub mod gate;

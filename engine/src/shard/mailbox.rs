@@ -21,6 +21,9 @@ use crate::focus::{Access, RoomName};
 /// Mail one inbox holds: 16 turns of the largest number of SIP messages a core can handle in 1 ms.
 const INBOX_LEN_MAX: usize = 8_192;
 
+/// From here on an inbox takes no new calls: what is left is for calls that are up.
+const INBOX_LEN_NEW_CALLS: usize = INBOX_LEN_MAX / 4 * 3;
+
 #[derive(Debug)]
 pub enum Mail {
     /// A SIP message of which the receiver is to find the owner: it keeps the directory entry of its room.
@@ -135,6 +138,11 @@ impl Mailboxes {
         self.inboxes[to.0 as usize].push(mail)
     }
 
+    /// Mail that this shard has not read yet.
+    pub fn waiting(&self, to: ShardIndex) -> usize {
+        self.inboxes[to.0 as usize].len()
+    }
+
     pub fn read(&self, own: ShardIndex) -> Option<Mail> {
         self.inboxes[own.0 as usize].pop()
     }
@@ -159,7 +167,9 @@ impl Outbox {
     /// False when the mail was dropped.
     pub fn post(&mut self, to: ShardIndex, mail: Mail) -> bool {
         if !mail.must_arrive() {
-            return self.mailboxes.post(to, mail).is_ok();
+            let is_new_call = matches!(mail, Mail::SipToHome { .. });
+            let too_full = is_new_call && self.mailboxes.waiting(to) >= INBOX_LEN_NEW_CALLS;
+            return !too_full && self.mailboxes.post(to, mail).is_ok();
         }
         // Mail to one shard must not overtake older mail to it.
         if self.waiting.iter().any(|(waiting, _)| *waiting == to) {
@@ -227,16 +237,23 @@ mod tests {
             listener: 0,
             stream: 0,
         };
-        let mut post = || {
-            outbox.post(
-                ShardIndex(0),
-                Mail::SipToOwner {
+        let mut post = |is_new: bool| {
+            let message = Bytes::new();
+            let mail = if is_new {
+                Mail::SipToHome {
                     flow,
-                    message: Bytes::new(),
-                },
-            )
+                    room: "r".to_owned(),
+                    message,
+                }
+            } else {
+                Mail::SipToOwner { flow, message }
+            };
+            outbox.post(ShardIndex(0), mail)
         };
-        assert!((0..INBOX_LEN_MAX).all(|_| post()));
-        assert!(!post());
+        // New calls leave room for those that are up.
+        assert!((0..INBOX_LEN_NEW_CALLS).all(|_| post(true)));
+        assert!(!post(true));
+        assert!((INBOX_LEN_NEW_CALLS..INBOX_LEN_MAX).all(|_| post(false)));
+        assert!(!post(false));
     }
 }
