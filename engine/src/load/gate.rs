@@ -15,7 +15,7 @@
 //! Beside it a plain limit on messages, off by default: beyond `abuse.flood_rate` a second the same is
 //! dropped, without a wait.
 //!
-//! Memory is bounded: [`SETS`] sets of [`WAYS`] sources. Only who sends something wrong has an entry
+//! Memory is bounded: 1,024 sets of 8 sources. Only who sends something wrong has an entry
 //! (everybody, where `flood_rate` is set). In a full set the newcomer takes the place of the source that
 //! is not muted and owes least; where all are muted, of the one whose mute ends first. Where a source
 //! lands is a keyed hash, so nobody chooses whom he displaces.
