@@ -66,8 +66,10 @@ impl Endpoint {
             return self.send_cancel(now, key);
         }
         if status > 100 {
-            self.acknowledge_provisional(now, flow, key, response);
-            self.tell(Event::Progress { call: key, status });
+            let is_news = self.acknowledge_provisional(now, flow, key, response);
+            if is_news {
+                self.tell(Event::Progress { call: key, status });
+            }
         }
     }
 
@@ -213,8 +215,13 @@ impl Endpoint {
 }
 
 impl Dialog {
-    /// What the 2xx to our request says of the peer (RFC 3261 §12.1.2).
-    fn learn(&mut self, response: &Message<'_>, flow: Flow, listeners: &[ListenerIdentity]) {
+    /// What a response that makes a dialog says of the peer (RFC 3261 §12.1.2).
+    pub(super) fn learn(
+        &mut self,
+        response: &Message<'_>,
+        flow: Flow,
+        listeners: &[ListenerIdentity],
+    ) {
         self.routes = response.all("Record-Route").map(str::to_owned).collect();
         self.routes.reverse();
         let was_direct = direct(&self.target, flow, listeners) == Some(flow);

@@ -27,7 +27,7 @@ pub(super) enum Usage {
     Closing(SlotKey),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Dialog {
     /// Where requests of ours go.
     pub(super) flow: Flow,

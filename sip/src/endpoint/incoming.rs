@@ -329,8 +329,9 @@ impl Endpoint {
         let mut call = Call::new(generation, dialog, phase);
         call.peer = peer;
         call.wish = wish;
+        let has_offer = body.is_some();
         if wants_prack {
-            call.reliability = Some(self.reliability(identity.cseq.number));
+            call.reliability = Some(self.reliability(identity.cseq.number, has_offer));
         }
         let call = self.add_call(call);
         if let Some(server) = self.server(transaction) {
@@ -457,6 +458,7 @@ impl Endpoint {
         let &Incoming {
             message,
             method,
+            identity,
             flow,
             via,
             ..
@@ -475,6 +477,7 @@ impl Endpoint {
             key: key.clone(),
             template: Template::new(message, via, flow, self.overload.as_ref()),
             machine,
+            cseq: identity.cseq.number,
             call: None,
             dialog: None,
             is_refer: false,

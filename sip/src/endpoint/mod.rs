@@ -175,6 +175,8 @@ struct ServerTransaction {
     key: Key,
     template: Template,
     machine: ServerMachine,
+    /// Number of the request: by it an ACK means an INVITE, whatever has come in the dialog since.
+    cseq: u32,
     /// The call of an INVITE.
     call: Option<CallKey>,
     /// The dialog of a subscription, should the request be accepted.

@@ -71,10 +71,7 @@ impl Endpoint {
             },
             Phase::Outgoing { .. } => return,
         };
-        let (flow, cseq) = (
-            call.dialog.flow,
-            call.dialog.remote_cseq.unwrap_or_default(),
-        );
+        let flow = call.dialog.flow;
         call.described = Some(body.clone());
         let contact = self.contact_value(contact_user, &flow);
         let extra = Extra::default()
@@ -89,7 +86,7 @@ impl Endpoint {
         let Some(server) = self.server(transaction) else {
             return;
         };
-        let answer_flow = server.template.flow;
+        let (answer_flow, cseq) = (server.template.flow, server.cseq);
         let is_invite = matches!(server.machine, ServerMachine::Invite(_));
         let response = self.respond(now, transaction, 200, extra, Some(&body));
         if is_invite {

@@ -11,7 +11,7 @@ use super::incoming::{Identity, Refusal};
 use super::{CallKey, Ended, Endpoint, SlotKey, Wake};
 use crate::Flow;
 use crate::message::Message;
-use crate::message::build::{Extra, Request};
+use crate::message::build::Extra;
 
 /// Branches of a fork that are kept apart.
 const BRANCHES_MAX: usize = 16;
@@ -23,22 +23,29 @@ pub(super) struct Reliability {
     rseq: u32,
     /// Number of the INVITE.
     cseq: u32,
-    /// Not acknowledged yet.
+    /// The INVITE has an offer; else the first reliable response would have to (RFC 3262 §5).
+    has_offer: bool,
+    /// Not acknowledged yet; a PRACK may come even after the final response.
+    outstanding: bool,
+    /// What is repeated, and until when.
     waiting: Option<(Bytes, Flow, Instant)>,
 }
 
 impl Endpoint {
     /// Notes that the caller demands reliable provisional responses.
-    pub(super) fn reliability(&mut self, cseq: u32) -> Box<Reliability> {
+    pub(super) fn reliability(&mut self, cseq: u32, has_offer: bool) -> Box<Reliability> {
         Box::new(Reliability {
             rseq: (self.random() % 0x7FFF_0000) as u32,
             cseq,
+            has_offer,
+            outstanding: false,
             waiting: None,
         })
     }
 
     /// Sends a provisional response with a body or not, reliably where the caller demands it. One at a
-    /// time: another while the last is not acknowledged is left out (RFC 3262 §3).
+    /// time: another while the last is not acknowledged is left out (RFC 3262 §3), and so is every one to
+    /// an INVITE without an offer.
     pub(super) fn provisional(&mut self, now: Instant, key: CallKey, invite: SlotKey, status: u16) {
         let (t1, patience) = (self.config.timers.t1, self.config.timers.patience());
         let contact = self.call(key).map(|call| call.dialog.contact.clone());
@@ -51,9 +58,10 @@ impl Endpoint {
             drop(self.respond(now, invite, status, extra, None));
             return;
         };
-        if reliability.waiting.is_some() {
+        if reliability.outstanding || !reliability.has_offer {
             return;
         }
+        reliability.outstanding = true;
         reliability.rseq += 1;
         let rseq = reliability.rseq;
         let extra = extra.line("Require", "100rel").line("RSeq", rseq);
@@ -92,7 +100,7 @@ impl Endpoint {
             return self.drop_call(key);
         }
         self.transmit(flow, response);
-        let interval = interval * 2;
+        let interval = (interval * 2).min(until - now);
         self.arm(now + interval, Wake::Reliable(key, rseq, interval));
     }
 
@@ -113,10 +121,12 @@ impl Endpoint {
         let reliability = self.call(key).and_then(|call| call.reliability.as_mut());
         match reliability {
             Some(reliability)
-                if is_invite
+                if reliability.outstanding
+                    && is_invite
                     && rseq == Some(reliability.rseq)
                     && cseq == Some(reliability.cseq) =>
             {
+                reliability.outstanding = false;
                 reliability.waiting = None;
                 self.respond(now, transaction, 200, Extra::default(), None);
                 Ok(())
@@ -125,59 +135,55 @@ impl Endpoint {
         }
     }
 
-    /// A provisional response to our INVITE that wants a PRACK gets one, once (RFC 3262 §4).
+    /// A provisional response to our INVITE that wants a PRACK gets one (RFC 3262 §4). Tells whether the
+    /// response is news: neither a repetition nor one whose turn has not come.
     pub(super) fn acknowledge_provisional(
         &mut self,
         now: Instant,
         flow: Flow,
         key: CallKey,
         response: &Message<'_>,
-    ) {
+    ) -> bool {
         let wants = response
             .words("Require")
             .any(|option| option.eq_ignore_ascii_case("100rel"));
         let rseq: Option<u32> = response.header("RSeq").and_then(|rseq| rseq.parse().ok());
-        let (true, Some(rseq), Ok(identity)) = (wants, rseq, Identity::of(response, "INVITE"))
-        else {
-            return;
+        let (true, Some(rseq)) = (wants, rseq) else {
+            return true;
+        };
+        let Ok(identity) = Identity::of(response, "INVITE") else {
+            return false;
         };
         let Some(tag) = identity.to.tag.clone() else {
-            return;
+            return false;
         };
         let branch = self.new_branch();
-        let via = self.via(&flow, &branch);
         let user_agent = self.config.user_agent.clone();
-        let Some(call) = self.call(key) else { return };
+        let listeners = self.config.listeners.clone();
+        let Some(call) = self.call(key) else {
+            return false;
+        };
         match call.branches.iter().position(|(known, _)| *known == tag) {
             Some(place) if rseq == call.branches[place].1.wrapping_add(1) => {
                 call.branches[place].1 = rseq;
             }
             // Again, or out of order: its turn comes when it is sent anew.
-            Some(_) => return,
+            Some(_) => return false,
             None if call.branches.len() < BRANCHES_MAX => call.branches.push((tag, rseq)),
-            None => return,
+            None => return false,
         }
         call.dialog.local_cseq += 1;
-        let mut routes: Vec<String> = response.all("Record-Route").map(str::to_owned).collect();
-        routes.reverse();
-        let target = response.contact().ok().flatten();
-        let number = identity.cseq.number;
-        let request = Request {
-            method: "PRACK",
-            uri: target.as_ref().unwrap_or(&call.dialog.target),
-            via: &via,
-            from: &call.dialog.local,
-            to: &identity.to.value,
-            call_id: &call.dialog.call_id,
-            cseq: call.dialog.local_cseq,
-            routes: &routes,
-            extra: Extra::default()
-                .line("RAck", format_args!("{rseq} {number} INVITE"))
-                .line("User-Agent", user_agent),
-            body: None,
-        }
-        .write();
-        self.start_client(now, branch, flow, request, Purpose::Prack(key));
+        let mut early = call.dialog.clone();
+        early.remote = identity.to.value;
+        early.learn(response, flow, &listeners);
+        let rack = format!("{rseq} {} INVITE", identity.cseq.number);
+        let extra = Extra::default()
+            .line("RAck", rack)
+            .line("User-Agent", user_agent);
+        let via = self.via(&early.flow, &branch);
+        let request = early.request("PRACK", &via, early.local_cseq, extra, None);
+        self.start_client(now, branch, early.flow, request, Purpose::Prack(key));
+        true
     }
 }
 

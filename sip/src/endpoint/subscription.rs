@@ -62,7 +62,7 @@ impl Endpoint {
         let RequestKey(transaction) = request;
         let server = self.server(transaction)?;
         let (call, dialog, flow) = (server.call, server.dialog.take(), server.template.flow);
-        let is_refer = server.is_refer;
+        let (is_refer, number) = (server.is_refer, server.cseq);
         let contact = self.contact_value(contact_user, &flow);
         if self.subscriptions.len() >= self.config.calls_max {
             self.respond(now, transaction, 503, Extra::default(), None);
@@ -73,7 +73,6 @@ impl Endpoint {
                 let call = self.call(key)?;
                 call.refers += u32::from(is_refer);
                 // Only what is not the first of its kind in the dialog needs a number (RFC 3515 §2.4.6).
-                let number = call.dialog.remote_cseq.unwrap_or_default();
                 let event = match is_refer && call.refers > 1 {
                     true => format!("{event};id={number}"),
                     false => event.to_owned(),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod peer;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -37,6 +39,11 @@ pub fn body(text: &str) -> Body {
         content_type: "application/sdp".to_owned(),
         content: Bytes::copy_from_slice(text.as_bytes()),
     }
+}
+
+/// These lines and an offer.
+pub fn sdp_lines<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    [lines, &["Content-Type: application/sdp", "\nv=0\r\n"]].concat()
 }
 
 impl Pair {
