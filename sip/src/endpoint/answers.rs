@@ -172,7 +172,7 @@ impl Endpoint {
 
     pub(super) fn on_refusal(
         &mut self,
-        _now: Instant,
+        now: Instant,
         key: CallKey,
         status: u16,
         retry_after_s: Option<u32>,
@@ -199,7 +199,7 @@ impl Endpoint {
                 contacts,
             });
         }
-        self.drop_call(key);
+        self.drop_call(now, key);
     }
 
     /// The INVITE of a call goes out in another form.

@@ -47,6 +47,20 @@ pub(super) struct Abilities {
 }
 
 impl Abilities {
+    /// What a later request of a peer says: one without Allow changes nothing of what he takes.
+    pub(super) fn learn(&mut self, message: &Message<'_>) {
+        let Self {
+            update,
+            message: takes_messages,
+            ..
+        } = *self;
+        *self = Self::of(message);
+        if message.header("Allow").is_none() {
+            self.update = update;
+            self.message = takes_messages;
+        }
+    }
+
     pub(super) fn of(message: &Message<'_>) -> Self {
         let mut abilities = Self::default();
         for method in message.words("Allow") {
@@ -66,7 +80,13 @@ pub(super) enum Phase {
     /// Somebody called and has no final answer.
     Incoming { invite: SlotKey },
     /// We called and have no final answer.
-    Outgoing { invite: SlotKey, cancelling: bool },
+    Outgoing {
+        invite: SlotKey,
+        /// The user wants it no more.
+        cancelling: bool,
+        /// The CANCEL is on its way.
+        cancelled: bool,
+    },
     /// Accepted, by us or by the peer.
     Up(Up),
 }
@@ -146,8 +166,17 @@ impl Endpoint {
         key
     }
 
-    pub(super) fn drop_call(&mut self, key: CallKey) {
-        if self.call(key).is_some() {
+    pub(super) fn drop_call(&mut self, now: Instant, key: CallKey) {
+        if let Some(call) = self.call(key) {
+            let unanswered = match &call.phase {
+                Phase::Incoming { invite } => Some(*invite),
+                Phase::Up(up) => up.change,
+                Phase::Outgoing { .. } => None,
+            };
+            // Who asked last is told too (RFC 3261 §15.1.2); what has an answer already keeps it.
+            if let Some(request) = unanswered {
+                self.respond(now, request, 487, Extra::default(), None);
+            }
             let call = self.calls.remove(key.slot as usize);
             let dialog = call.dialog.key();
             if self.dialog_of.get(&dialog) == Some(&Usage::Call(key)) {
@@ -220,7 +249,7 @@ impl Endpoint {
         let extra = reason_line(Extra::default(), reason);
         let purpose = Purpose::Bye(dialog.clone());
         let bye = self.send_in_dialog(now, Usage::Call(key), "BYE", extra, None, purpose);
-        self.drop_call(key);
+        self.drop_call(now, key);
         if let Some(bye) = bye {
             self.dialog_of.insert(dialog, Usage::Closing(bye));
         }
@@ -258,7 +287,7 @@ impl Endpoint {
                 }
                 _ => {
                     self.end(key, Ended::TransportFailed);
-                    self.drop_call(key);
+                    self.drop_call(now, key);
                 }
             }
         }

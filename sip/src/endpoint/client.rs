@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::dialog::{DialogKey, Usage, listener_for};
 use super::{
-    CallKey, ClientKey, ClientMachine, ClientTransaction, Endpoint, Event, SlotKey, SubscriptionKey,
+    CallKey, ClientKey, ClientMachine, ClientTransaction, Endpoint, Event, SlotKey,
+    SubscriptionKey, Wake,
 };
 use crate::digest;
 use crate::message::build::{Extra, again};
 use crate::message::{Message, Start};
 use crate::transaction::invite_client::InviteClient;
-use crate::transaction::{Acts, Reliable, client};
+use crate::transaction::{Acts, Reliable, Timer, client};
 use crate::{Body, Flow, Transport};
 
 /// Longest request that goes by UDP where the path's MTU is unknown (RFC 3261 §18.1.1).
@@ -132,6 +133,7 @@ impl Endpoint {
         } else {
             ClientMachine::Other(client::Client::new(timers, reliable, request, &mut acts))
         };
+        let is_refresh = matches!(purpose, Purpose::Refresh(_));
         // A CANCEL shares its INVITE's branch; responses are told apart by CSeq.
         let name = match purpose {
             Purpose::Cancel => cancel_key(&branch),
@@ -152,7 +154,17 @@ impl Endpoint {
         };
         self.client_of.insert(name, key);
         self.act_client(now, key, &mut acts);
+        // Nobody is asked anything by a refresh: once 100 has come, the answer must not take forever.
+        if is_invite && is_refresh {
+            self.abandon(now, key);
+        }
         key
+    }
+
+    /// Gives an INVITE as long as any other request, whatever provisional responses come.
+    pub(super) fn abandon(&mut self, now: Instant, invite: SlotKey) {
+        let patience = self.config.timers.patience();
+        self.arm(now + patience, Wake::Client(invite, Timer::Abandon));
     }
 
     pub(super) fn on_response(
@@ -309,12 +321,7 @@ impl Endpoint {
         Some(vec![(answers, answer.value)])
     }
 
-    pub(super) fn on_client_timer(
-        &mut self,
-        now: Instant,
-        key: SlotKey,
-        timer: crate::transaction::Timer,
-    ) {
+    pub(super) fn on_client_timer(&mut self, now: Instant, key: SlotKey, timer: Timer) {
         let Some(client) = self.client(key) else {
             return;
         };
@@ -336,7 +343,7 @@ impl Endpoint {
             self.transmit(flow, message);
         }
         for (after, timer) in acts.arm.iter_mut().filter_map(Option::take) {
-            self.arm(now + after, super::Wake::Client(key, timer));
+            self.arm(now + after, Wake::Client(key, timer));
         }
         if acts.terminated {
             self.drop_client(key);
@@ -471,9 +478,11 @@ fn longer_session(response: &Message<'_>, request: &Bytes) -> Option<Vec<(&'stat
         .ok()?;
     let request = Message::parse(request).ok()?;
     let asked = super::session::Wish::of(&request).expires?;
+    let value = request.header("Session-Expires").unwrap_or_default();
+    let refresher = value.find(';').map_or("", |at| &value[at..]);
     (least > asked && Duration::from_secs(least.into()) <= super::session::LONGEST).then(|| {
         vec![
-            ("Session-Expires", least.to_string()),
+            ("Session-Expires", format!("{least}{refresher}")),
             ("Min-SE", least.to_string()),
         ]
     })

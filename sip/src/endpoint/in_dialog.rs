@@ -54,6 +54,9 @@ impl Endpoint {
         let Some(call) = known else {
             return Err(Refusal::new(481));
         };
+        if matches!(call.phase, Phase::Outgoing { .. }) {
+            return self.on_early(now, incoming, key, transaction);
+        }
         let number = identity.cseq.number;
         if call.dialog.remote_cseq.is_some_and(|last| number <= last) {
             return Err(Refusal::new(500));
@@ -94,18 +97,41 @@ impl Endpoint {
         }
     }
 
-    fn on_bye(&mut self, now: Instant, key: CallKey) {
-        if let Some(Call {
-            phase: Phase::Incoming { invite },
-            ..
-        }) = self.call(key)
-        {
-            // RFC 3261 §15.1.2: pending requests get 487.
-            let invite = *invite;
-            self.respond(now, invite, 487, Extra::default(), None);
+    /// What a far end of our INVITE asks before it has answered: it may be one of several, and not the one
+    /// that will be the peer. So nothing is learned from it, and it must not hang up (RFC 3261 §15).
+    fn on_early(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming<'_>,
+        key: CallKey,
+        transaction: SlotKey,
+    ) -> Result<(), Refusal> {
+        let message = incoming.message;
+        match incoming.method {
+            // Our offer has no answer yet (RFC 3311 §5.2).
+            "UPDATE" if !message.body.is_empty() => Err(Refusal::new(491)),
+            "UPDATE" => {
+                let contact = self.call(key).map(|call| call.dialog.contact.clone());
+                let extra = Extra::default()
+                    .line("Supported", SUPPORTED)
+                    .line("Contact", contact.unwrap_or_default());
+                self.respond(now, transaction, 200, extra, None);
+                Ok(())
+            }
+            "INFO" => self.on_info(now, message, key, transaction),
+            "OPTIONS" => {
+                let extra = capabilities(self.allow());
+                self.respond(now, transaction, 200, extra, None);
+                Ok(())
+            }
+            "INVITE" => Err(Refusal::new(491)),
+            _ => Err(Refusal::new(481)),
         }
+    }
+
+    fn on_bye(&mut self, now: Instant, key: CallKey) {
         self.end(key, Ended::PeerBye);
-        self.drop_call(key);
+        self.drop_call(now, key);
     }
 
     /// A re-INVITE, or an UPDATE that offers other terms.
@@ -133,10 +159,11 @@ impl Endpoint {
             Phase::Incoming { .. } => {
                 return Err(Refusal::with(500, "Retry-After", &wait.to_string()));
             }
-            Phase::Outgoing { .. } => return Err(Refusal::new(491)),
+            // See `on_early`.
+            Phase::Outgoing { .. } => return Err(Refusal::new(481)),
             Phase::Up(up) => up.change = Some(transaction),
         }
-        call.peer = peer;
+        call.peer.learn(request);
         call.wish = wish;
         if let Some(target) = target {
             call.dialog.target = target;
@@ -235,19 +262,19 @@ impl Endpoint {
         if pending {
             self.respond(now, invite, 487, Extra::default(), None);
             if let Some(key) = call {
-                self.on_cancelled(key);
+                self.on_cancelled(now, key);
             }
         }
         Ok(())
     }
 
     /// What was cancelled is a call, or a change of one that goes on without it.
-    fn on_cancelled(&mut self, key: CallKey) {
+    fn on_cancelled(&mut self, now: Instant, key: CallKey) {
         match self.call(key).map(|call| &mut call.phase) {
             Some(Phase::Up(up)) => up.change = None,
             Some(_) => {
                 self.end(key, Ended::Cancelled);
-                self.drop_call(key);
+                self.drop_call(now, key);
             }
             None => {}
         }
@@ -306,7 +333,7 @@ impl Endpoint {
 }
 
 impl Call {
-    /// A PRACK or UPDATE of the far end of our INVITE, which is not the peer yet (RFC 3261 §12.3).
+    /// From a far end of our INVITE that is not the peer yet (RFC 3261 §12.3).
     fn is_early(&self, request: &Message<'_>) -> bool {
         matches!(self.phase, Phase::Outgoing { .. })
             && request.from().is_ok_and(|from| from.tag.is_some())

@@ -22,7 +22,7 @@ use crate::{Body, Flow};
 
 /// What every endpoint does; a focus does [`FOCUS_ALLOW`] as well. The rest of [`KNOWN`] is 405, everything
 /// else 501 (RFC 3261 §8.2.1).
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE";
+const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE";
 const FOCUS_ALLOW: &str =
     "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE, SUBSCRIBE, REFER, MESSAGE";
 const KNOWN: [&str; 7] = [
@@ -202,8 +202,22 @@ impl Endpoint {
             let status = if KNOWN.contains(&method) { 405 } else { 501 };
             return Err(Refusal::with(status, "Allow", allow));
         }
-        if identity.to.tag.is_some() || method == "CANCEL" {
+        if method == "CANCEL" {
             return Ok(());
+        }
+        let unknown: Vec<&str> = message
+            .words("Require")
+            .filter(|option| {
+                let is_it = |known: &str| known.eq_ignore_ascii_case(option);
+                !SUPPORTED.split(", ").any(is_it)
+            })
+            .collect();
+        let bad_extension = || Refusal::with(420, "Unsupported", &unknown.join(", "));
+        if identity.to.tag.is_some() {
+            return match unknown.is_empty() {
+                true => Ok(()),
+                false => Err(bad_extension()),
+            };
         }
         match uri.split_once(':') {
             Some((scheme, _))
@@ -224,12 +238,8 @@ impl Endpoint {
         if self.server_by_identity.contains_key(&identity.name()) {
             return Err(Refusal::new(482));
         }
-        let unknown: Vec<&str> = message
-            .words("Require")
-            .filter(|option| !SUPPORTED.split(", ").any(|known| known == *option))
-            .collect();
         if !unknown.is_empty() {
-            return Err(Refusal::with(420, "Unsupported", &unknown.join(", ")));
+            return Err(bad_extension());
         }
         match method {
             // They belong to a dialog.

@@ -106,7 +106,7 @@ impl Endpoint {
             Phase::Incoming { invite } => {
                 let invite = *invite;
                 self.respond(now, invite, rejection.status, extra(&rejection), None);
-                self.drop_call(key);
+                self.drop_call(now, key);
             }
             Phase::Up(up) => {
                 if let Some(change) = up.change.take() {
@@ -132,7 +132,7 @@ impl Endpoint {
             };
             let extra = contacts.iter().fold(Extra::default(), line);
             self.respond(now, invite, 302, extra, None);
-            self.drop_call(key);
+            self.drop_call(now, key);
         }
     }
 
@@ -145,7 +145,7 @@ impl Endpoint {
                 let extra = reason_line(Extra::default(), reason);
                 self.respond(now, invite, 480, extra, None);
                 self.end(key, Ended::LocalBye);
-                self.drop_call(key);
+                self.drop_call(now, key);
             }
             Phase::Outgoing { .. } => self.cancel(now, key),
             Phase::Up(Up {
@@ -216,6 +216,7 @@ impl Endpoint {
         let phase = Phase::Outgoing {
             invite: nowhere,
             cancelling: false,
+            cancelled: false,
         };
         let mut call = Call::new(self.next_generation(), dialog, phase);
         call.credentials = credentials.map(Arc::new);
@@ -234,7 +235,9 @@ impl Endpoint {
     /// Takes back a call that is not answered; the far end is told as soon as it has said anything.
     pub fn cancel(&mut self, now: Instant, key: CallKey) {
         let Some(Call {
-            phase: Phase::Outgoing { invite, cancelling },
+            phase: Phase::Outgoing {
+                invite, cancelling, ..
+            },
             ..
         }) = self.call(key)
         else {
@@ -254,12 +257,17 @@ impl Endpoint {
 
     pub(super) fn send_cancel(&mut self, now: Instant, key: CallKey) {
         let Some(Call {
-            phase: Phase::Outgoing { invite, .. },
+            phase: Phase::Outgoing {
+                invite, cancelled, ..
+            },
             ..
         }) = self.call(key)
         else {
             return;
         };
+        if std::mem::replace(cancelled, true) {
+            return;
+        }
         let invite = *invite;
         let Some(client) = self.client(invite) else {
             return;
@@ -271,6 +279,8 @@ impl Endpoint {
         };
         let cancel = follow_up(&request, "CANCEL", request.header("To").unwrap_or_default());
         self.start_client(now, branch, flow, cancel, Purpose::Cancel);
+        // RFC 3261 §9.1: no 487 may ever come, from a peer of before RFC 3261 for one.
+        self.abandon(now, invite);
     }
 
     /// The call that a Replaces or Join header names. The tags are as the header has them: seen from us,

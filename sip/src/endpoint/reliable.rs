@@ -97,7 +97,7 @@ impl Endpoint {
         if now >= until {
             self.respond(now, invite, 504, Extra::default(), None);
             self.end(key, Ended::PrackTimeout);
-            return self.drop_call(key);
+            return self.drop_call(now, key);
         }
         self.transmit(flow, response);
         let interval = (interval * 2).min(until - now);

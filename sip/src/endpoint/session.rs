@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::call::{Abilities, Call};
 use super::client::Purpose;
 use super::dialog::Usage;
-use super::incoming::{ALLOW, Refusal, SUPPORTED};
+use super::incoming::{Refusal, SUPPORTED};
 use super::{CallKey, Ended, Endpoint, Wake};
 use crate::message::Message;
 use crate::message::build::Extra;
@@ -56,6 +56,8 @@ pub(super) struct Session {
     /// When something is to be done, by the deadline of this number.
     due: Instant,
     epoch: u32,
+    /// When it is over, should no refresh have succeeded.
+    ends: Instant,
 }
 
 impl Wish {
@@ -113,7 +115,10 @@ impl Endpoint {
         let own = policy.expires_s.max(policy.min_s).max(wish.min);
         let expires = match wish.expires {
             // A proxy may have put in an interval for a peer that knows of none; it is raised as need be.
-            Some(expires) => expires.max(policy.min_s),
+            // The UAS may lower one, though not below what the UAC wants at least (RFC 4028 §9).
+            Some(expires) => expires
+                .max(policy.min_s)
+                .min((LONGEST.as_secs() as u32).max(wish.min)),
             None if timer && policy.expires_s != 0 => own,
             None => {
                 call.session = None;
@@ -121,9 +126,10 @@ impl Endpoint {
             }
         };
         let refresher = match wish.refresher {
-            Some(chosen) => chosen,
+            Some(chosen) if timer => chosen,
             None if timer => Refresher::Uac,
-            None => Refresher::Uas,
+            // Who knows no timer cannot be the one (RFC 4028 §9, table 2).
+            _ => Refresher::Uas,
         };
         self.time_session(now, key, expires, refresher == Refresher::Uas);
         let name = match refresher {
@@ -164,7 +170,9 @@ impl Endpoint {
     /// What the peer's 2xx to a request of ours says (RFC 4028 §7.2).
     pub(super) fn session_answered(&mut self, now: Instant, key: CallKey, response: &Message<'_>) {
         let wish = Wish::of(response);
-        match wish.expires {
+        // Nobody may go below our Min-SE; who does would have us refresh without a pause.
+        let least = self.config.session.min_s;
+        match wish.expires.map(|expires| expires.max(least)) {
             Some(expires) => {
                 let ours = wish.refresher != Some(Refresher::Uas);
                 self.time_session(now, key, expires, ours);
@@ -180,18 +188,15 @@ impl Endpoint {
     fn time_session(&mut self, now: Instant, key: CallKey, expires_s: u32, ours: bool) {
         let interval = Duration::from_secs(expires_s.into()).min(LONGEST);
         let epoch = self.next_generation();
-        let after = if ours {
-            interval / 2
-        } else {
-            interval - (interval / 3).min(Duration::from_secs(32))
-        };
-        let due = now + after;
+        let ends = now + interval - (interval / 3).min(Duration::from_secs(32));
+        let due = if ours { now + interval / 2 } else { ends };
         let Some(call) = self.call(key) else { return };
         call.session = Some(Session {
             interval,
             ours,
             due,
             epoch,
+            ends,
         });
         self.arm_far(now, due, Wake::Session(key, epoch));
     }
@@ -204,7 +209,7 @@ impl Endpoint {
         if session.due > now {
             return self.arm_far(now, session.due, Wake::Session(key, epoch));
         }
-        if session.ours {
+        if session.ours && now < session.ends {
             self.refresh(now, key);
         } else {
             self.end(key, Ended::SessionExpired);
@@ -232,19 +237,19 @@ impl Endpoint {
         if by_update {
             self.send_in_dialog(now, usage, "UPDATE", extra, None, purpose);
         } else {
-            let extra = extra.line("Allow", ALLOW);
+            let extra = extra.line("Allow", self.allow());
             self.send_in_dialog(now, usage, "INVITE", extra, described.as_ref(), purpose);
         }
     }
 
     fn try_refresh_again(&mut self, now: Instant, key: CallKey, after: Duration) {
         let epoch = self.next_generation();
-        let due = now + after;
         if let Some(Call {
             session: Some(session),
             ..
         }) = self.call(key)
         {
+            let due = (now + after).min(session.ends.max(now));
             session.epoch = epoch;
             session.due = due;
             self.arm_far(now, due, Wake::Session(key, epoch));
@@ -285,7 +290,7 @@ impl Endpoint {
                 self.try_refresh_again(now, key, after);
             }
             _ => {
-                // The session stands until it expires; there is time for one more attempt.
+                // The session stands until it expires; there is time for one or two more attempts.
                 let after = interval.unwrap_or(LONGEST) / 6;
                 self.try_refresh_again(now, key, after);
             }

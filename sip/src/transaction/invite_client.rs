@@ -97,7 +97,8 @@ impl InviteClient {
                 let interval = interval * 2;
                 acts.arm(interval, Timer::Retransmit { interval });
             }
-            (State::Calling, Timer::GiveUp) => {
+            (State::Calling, Timer::GiveUp)
+            | (State::Calling | State::Proceeding, Timer::Abandon) => {
                 acts.timed_out = true;
                 acts.terminated = true;
             }

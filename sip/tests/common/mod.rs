@@ -56,12 +56,23 @@ impl Pair {
     }
 
     pub fn with(transport: Transport, loss: Loss) -> Self {
+        Self::configured(transport, loss, |_, _| {})
+    }
+
+    /// With this done to the configuration of each end.
+    pub fn configured(
+        transport: Transport,
+        loss: Loss,
+        change: impl Fn(usize, &mut Config),
+    ) -> Self {
         let end = |end: usize| {
             let identity = ListenerIdentity {
                 transport,
                 sent_by: address(end).to_string(),
             };
-            Endpoint::new(Config::new(end as u16, vec![identity], end as u64 + 1))
+            let mut config = Config::new(end as u16, vec![identity], end as u64 + 1);
+            change(end, &mut config);
+            Endpoint::new(config)
         };
         Self {
             now: Instant::now(),

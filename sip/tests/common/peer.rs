@@ -81,6 +81,21 @@ impl Peer {
         self.now = end;
     }
 
+    /// Lets time pass until the endpoint sends or says something; how much did.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> Duration {
+        let began = self.now;
+        self.collect();
+        while self.sent.is_empty() && self.events.is_empty() {
+            let next = self.endpoint.poll_timeout().expect("a timer");
+            assert!(next <= began + limit, "nothing came");
+            self.now = self.now.max(next);
+            self.endpoint.handle_timeout(self.now);
+            self.collect();
+        }
+        self.now - began
+    }
+
     /// What the endpoint sent next, and that it begins so.
     #[track_caller]
     pub fn next(&mut self, start: &str) -> String {
