@@ -6,8 +6,8 @@
 # Without names: all targets. Stable Rust will do: the coverage flags are stable, and
 # without a sanitizer (-s none) nothing else is needed; `forbid(unsafe_code)` in the
 # crates leaves an address sanitizer nothing to find. Debug assertions are on.
-# New inputs go to corpus/TARGET; corpus-seeds/TARGET and the test data of the crates
-# are read only. A crash is left in artifacts/TARGET and ends the run with status 1.
+# New inputs go to corpus/TARGET; corpus-seeds are read only. A crash is left in
+# artifacts/TARGET and ends the run with status 1.
 set -euo pipefail
 
 seconds=${1:?usage: run.sh SECONDS [TARGET...]}
@@ -30,7 +30,8 @@ dictionary() {
 
 seeds() {
     echo "corpus-seeds/$1"
-    case $1 in sip_*) [ ! -d ../../sip/tests/torture ] || echo ../../sip/tests/torture ;; esac
+    # A stream is made of such messages.
+    case $1 in sip_stream) echo corpus-seeds/sip_message ;; esac
 }
 
 log=$(mktemp)

@@ -87,6 +87,11 @@ impl Framer {
         Ok(Some(Frame::Message(self.buffer.split_to(len).freeze())))
     }
 
+    /// Part of a message has come, and the rest has not.
+    pub fn is_within(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// True when a ping was skipped.
     fn skip_line_ends(&mut self) -> bool {
         while self.buffer.starts_with(b"\r\n") {

@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 pub use endpoint::{
     CallKey, ClientKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite,
-    ListenerIdentity, Method, Named, Output, Rejection, Request, RequestKey, SessionPolicy,
+    ListenerIdentity, Method, Named, Output, Rejection, Request, RequestKey, SessionPolicy, Sizes,
     SubscriptionKey, TooManyCalls,
 };
 pub use scan::{Glance, scan};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::message::split_address;
+use crate::message::Address;
 use crate::scan::unescape;
 
 /// Longest header value read.
@@ -97,7 +97,7 @@ impl ReferTo {
         if value.len() > VALUE_LEN_MAX {
             return Err(ReferError::TooLong);
         }
-        let address = split_address(value).ok_or(ReferError::Address)?;
+        let address = Address::split(value).ok_or(ReferError::Address)?;
         let is_unsafe = |c: char| c.is_control() || c.is_whitespace() || "<>\"".contains(c);
         if address.uri.contains(is_unsafe) {
             return Err(ReferError::Uri);

@@ -11,8 +11,8 @@ use super::event::{Invite, Method, Request};
 use super::subscription::expires_asked;
 use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, ServerTransaction, SlotKey};
 use crate::message::build::{Extra, Template};
-use crate::message::normalise::normalise;
-use crate::message::uri::Uri;
+use crate::message::normalise::{Normal, normalise};
+use crate::message::uri::{Uri, has_headers};
 use crate::message::{CSeq, Malformed, Message, Party, Start, Via, is_our_version};
 use crate::scan::user_of;
 use crate::transaction::invite_server::InviteServer;
@@ -88,6 +88,7 @@ impl Identity {
         if identity.cseq.method != method {
             return Err(Malformed("CSeq names another method"));
         }
+        message.check_contacts()?;
         Ok(identity)
     }
 
@@ -113,22 +114,24 @@ pub(super) struct Incoming<'a> {
 impl Endpoint {
     /// One message, a datagram or a whole frame of a stream.
     pub fn handle_message(&mut self, now: Instant, flow: Flow, message: &[u8]) {
-        let normal = normalise(message);
-        let broken = normal.is_err();
-        let Ok(message) = Message::parse(normal.as_deref().unwrap_or(message)) else {
+        let Ok(Normal { text, fault }) = normalise(message) else {
             self.counters.malformed += 1;
             return;
         };
+        let Ok(message) = Message::parse(&text) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let fault = fault.map(Malformed::from).or(message.fault);
         match message.start {
             Start::Request {
                 method,
                 uri,
                 version,
-            } => {
-                let refused = broken.then(|| Malformed("Message cannot be read").into());
-                self.on_request(now, flow, &message, (method, uri, version), refused);
+            } => self.on_request(now, flow, &message, (method, uri, version), fault),
+            Start::Response { status } if fault.is_none() => {
+                self.on_response(now, flow, &message, status);
             }
-            Start::Response { status } if !broken => self.on_response(now, flow, &message, status),
             Start::Response { .. } => self.counters.malformed += 1,
         }
     }
@@ -139,7 +142,7 @@ impl Endpoint {
         flow: Flow,
         message: &Message<'_>,
         line: (&str, &str, &str),
-        refused: Option<Refusal>,
+        fault: Option<Malformed>,
     ) {
         let (method, uri, version) = line;
         let Ok(via) = message.via() else {
@@ -147,17 +150,25 @@ impl Endpoint {
             return;
         };
         let key = Key::of(message, method, &via);
+        let fault = fault.or(via.fault);
         if method == "ACK" {
+            if fault.is_some() {
+                self.counters.malformed += 1;
+                return;
+            }
             return self.on_ack(now, message, &key);
         }
         if let Some(&known) = self.server_of.get(&key) {
             return self.on_retransmission(now, known);
         }
         let identity = Identity::of(message, method);
-        let verdict = match (refused, &identity) {
-            (Some(refusal), _) => Err(refusal),
+        let is_ours = is_our_version(version) && via.is_our_version;
+        let verdict = match (fault, &identity) {
+            // What another version calls well-formed is not ours to say.
+            _ if !is_ours => Err(Refusal::new(505)),
+            (Some(malformed), _) => Err(malformed.into()),
+            _ if !self.recognises(method) => Err(Refusal::with(501, "Allow", self.allow())),
             (None, Err(malformed)) => Err((*malformed).into()),
-            (None, Ok(_)) if !is_our_version(version) => Err(Refusal::new(505)),
             (None, Ok(identity)) => self.judge(message, method, uri, identity),
         };
         let (identity, ()) = match (identity, verdict) {
@@ -199,8 +210,7 @@ impl Endpoint {
         let allow = self.allow();
         let is_ours = allow.split(", ").any(|known| known == method);
         if !is_ours {
-            let status = if KNOWN.contains(&method) { 405 } else { 501 };
-            return Err(Refusal::with(status, "Allow", allow));
+            return Err(Refusal::with(405, "Allow", allow));
         }
         if method == "CANCEL" {
             return Ok(());
@@ -231,7 +241,7 @@ impl Endpoint {
             }
             _ => return Err(Malformed("Bad Request-URI").into()),
         }
-        if Uri::parse(uri).is_none() {
+        if Uri::parse(uri).is_none() || has_headers(uri) {
             return Err(Malformed("Bad Request-URI").into());
         }
         // The same request that came by another way (RFC 3261 §8.2.2.2).
@@ -317,6 +327,9 @@ impl Endpoint {
             ..
         } = incoming;
         let body = session_description(message)?;
+        if body.is_none() && !accepts(message, SDP) {
+            return Err(Refusal::with(406, "Accept", SDP));
+        }
         let peer = Abilities::of(message);
         let wish = self.wish(message, peer)?;
         let replaces = only_one(message, "Replaces")?;
@@ -503,6 +516,11 @@ impl Endpoint {
         slot
     }
 
+    /// Some method that is known here, done or not (RFC 3261 §8.2.1).
+    fn recognises(&self, method: &str) -> bool {
+        KNOWN.contains(&method) || self.allow().split(", ").any(|known| known == method)
+    }
+
     /// The methods this endpoint takes.
     pub(super) fn allow(&self) -> &'static str {
         if self.config.focus {
@@ -579,6 +597,22 @@ pub(super) fn session_description(message: &Message<'_>) -> Result<Option<Body>,
         })),
         _ => Err(Refusal::with(415, "Accept", SDP)),
     }
+}
+
+/// Whether a response may have a body of this kind: without Accept that is SDP (RFC 3261 §20.1).
+fn accepts(request: &Message<'_>, wanted: &str) -> bool {
+    let Some((kind, _)) = wanted
+        .split_once('/')
+        .filter(|_| request.header("Accept").is_some())
+    else {
+        return true;
+    };
+    let any = format!("{kind}/*");
+    request.words("Accept").any(|range| {
+        [wanted, &any, "*/*"]
+            .iter()
+            .any(|known| is_media_type(range, known))
+    })
 }
 
 pub(super) fn is_media_type(value: &str, wanted: &str) -> bool {

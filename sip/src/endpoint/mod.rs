@@ -31,6 +31,7 @@ mod call;
 mod client;
 mod dialog;
 mod event;
+mod gauges;
 mod in_dialog;
 mod incoming;
 mod outgoing;
@@ -43,6 +44,7 @@ use call::Call;
 use client::Purpose;
 use dialog::{Dialog, DialogKey, Usage};
 pub use event::{Counters, Ended, Event, Invitation, Invite, Method, Rejection, Request};
+pub use gauges::Sizes;
 pub use outgoing::{Named, TooManyCalls};
 pub use session::SessionPolicy;
 use subscription::Subscription;
@@ -286,6 +288,22 @@ impl Endpoint {
                 Wake::Subscription(key, epoch) => self.on_subscription_due(now, key, epoch),
             }
         }
+    }
+
+    /// Nothing is held of anything: no call, no transaction, no name of one, no deadline.
+    pub fn is_empty(&self) -> bool {
+        let tables = [
+            self.servers.len(),
+            self.server_of.len(),
+            self.server_by_identity.len(),
+            self.clients.len(),
+            self.client_of.len(),
+            self.calls.len(),
+            self.subscriptions.len(),
+            self.dialog_of.len(),
+            self.deadlines.len(),
+        ];
+        tables.iter().all(|&len| len == 0)
     }
 
     /// No request of ours waits for an answer.

@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use uri::{HostPort, Uri};
-
+mod address;
 pub(crate) mod build;
 pub(crate) mod normalise;
+mod parameters;
 pub(crate) mod status;
 pub(crate) mod uri;
+mod via;
+
+pub(crate) use address::{Address, Party};
+use parameters::parameter;
+pub(crate) use via::Via;
 
 /// The version this stack speaks.
 const VERSION: &str = "SIP/2.0";
@@ -30,6 +35,8 @@ pub(crate) struct Message<'a> {
     pub(crate) start: Start<'a>,
     headers: Vec<(&'a str, &'a str)>,
     pub(crate) body: &'a [u8],
+    /// What is wrong with the start line although it can be answered.
+    pub(crate) fault: Option<Malformed>,
 }
 
 /// What the peer got wrong, in words for a reason phrase.
@@ -51,7 +58,7 @@ impl<'a> Message<'a> {
         let head =
             str::from_utf8(&normal[..end]).map_err(|_| Malformed("Headers are not UTF-8"))?;
         let mut lines = head.split("\r\n");
-        let start = start(lines.next().unwrap_or_default())?;
+        let (start, fault) = start(lines.next().unwrap_or_default())?;
         let headers = lines
             .map(|line| {
                 line.split_once(':')
@@ -63,6 +70,7 @@ impl<'a> Message<'a> {
             start,
             headers,
             body: &normal[end + 4..],
+            fault,
         })
     }
 
@@ -136,8 +144,7 @@ impl<'a> Message<'a> {
 
     /// The topmost Via.
     pub(crate) fn via(&self) -> Result<Via, Malformed> {
-        let value = self.header("Via").ok_or(Malformed("Missing Via"))?;
-        Via::parse(value).ok_or(Malformed("Bad Via"))
+        Via::parse(self.header("Via").ok_or(Malformed("Missing Via"))?)
     }
 
     /// Where requests of the dialog are to go: the URI of the Contact.
@@ -147,17 +154,24 @@ impl<'a> Message<'a> {
             .transpose()
     }
 
+    /// Whether the Contacts are addresses, whatever the method makes of them; `*` is REGISTER's.
+    pub(crate) fn check_contacts(&self) -> Result<(), Malformed> {
+        let mut contacts = self.all("Contact");
+        if contacts.all(|value| value == "*" || Address::parse(value).is_some()) {
+            Ok(())
+        } else {
+            Err(Malformed("Bad Contact"))
+        }
+    }
+
     /// URIs of all Contacts, by falling q (RFC 3261 §20.10), as a redirect gives them.
     pub(crate) fn contacts(&self) -> Vec<String> {
         let mut contacts: Vec<(f32, String)> = self
             .all("Contact")
             .filter_map(|value| {
-                let Address {
-                    uri, parameters, ..
-                } = split_address(value)?;
-                Uri::parse(uri)?;
-                let q = parameter(parameters, "q").and_then(|q| q.parse().ok());
-                Some((q.unwrap_or(1.0), uri.to_owned()))
+                let address = Address::parse(value)?;
+                let q = parameter(address.parameters, "q").and_then(|q| q.parse().ok());
+                Some((q.unwrap_or(1.0), address.uri.to_owned()))
             })
             .collect();
         contacts.sort_by(|(a, _), (b, _)| b.total_cmp(a));
@@ -165,77 +179,46 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The parameters behind an address or a hop, by name and value; flags have an empty value.
-fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(';')
-        .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
-        .map(|(name, value)| (name.trim(), value.trim()))
-        .filter(|(name, _)| !name.is_empty())
-}
-
-/// The first parameter of this name.
-fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    parameters(text)
-        .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
-}
-
-fn start(line: &str) -> Result<Start<'_>, Malformed> {
-    let mut words = line.split(' ');
-    let (first, second, third) = (words.next().unwrap_or_default(), words.next(), words.next());
-    if first.starts_with("SIP/") {
-        let status = second
-            .and_then(|status| status.parse().ok())
-            .filter(|status| (100..700).contains(status));
+/// The start line; a request line whose parts can be told although it breaks the grammar comes with what
+/// is wrong, so that it can be answered.
+fn start(line: &str) -> Result<(Start<'_>, Option<Malformed>), Malformed> {
+    const BAD: Malformed = Malformed("Bad start line");
+    let (first, rest) = line.split_once(' ').ok_or(BAD)?;
+    if names_sip(first) {
+        let ends = rest.len() == 3 || rest.as_bytes().get(3) == Some(&b' ');
+        let status = rest
+            .get(..3)
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok())
+            .filter(|status| ends && (100..700).contains(status) && is_our_version(first));
         return status
-            .map(|status| Start::Response { status })
-            .ok_or(Malformed("Bad status line"));
+            .map(|status| (Start::Response { status }, None))
+            .ok_or(BAD);
     }
-    match (first, second, third, words.next()) {
-        (method, Some(uri), Some(version), None) if !method.is_empty() && !uri.is_empty() => {
-            Ok(Start::Request {
-                method,
-                uri,
-                version,
-            })
-        }
-        _ => Err(Malformed("Bad request line")),
+    let (uri, version) = rest.rsplit_once(' ').ok_or(BAD)?;
+    if first.is_empty() || !names_sip(version) {
+        return Err(BAD);
     }
+    let start = Start::Request {
+        method: first,
+        uri,
+        version,
+    };
+    let fault = (uri.is_empty() || uri.contains(char::is_whitespace))
+        .then_some(Malformed("White space in or around the Request-URI"));
+    Ok((start, fault))
+}
+
+/// Some version of SIP.
+fn names_sip(version: &str) -> bool {
+    version
+        .get(..4)
+        .is_some_and(|name| name.eq_ignore_ascii_case("SIP/"))
 }
 
 /// Whether a version is ours; it is compared without case (RFC 3261 §7.1).
 pub(crate) fn is_our_version(version: &str) -> bool {
     version.eq_ignore_ascii_case(VERSION)
-}
-
-/// One end of a dialog as From or To names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Party {
-    /// The whole header value.
-    pub(crate) value: String,
-    pub(crate) uri: String,
-    pub(crate) display_name: Option<String>,
-    pub(crate) tag: Option<String>,
-}
-
-impl Party {
-    fn new(value: &str) -> Option<Self> {
-        let Address {
-            name,
-            uri,
-            parameters,
-            is_bracketed: _,
-        } = split_address(value)?;
-        Uri::parse(uri)?;
-        let tag = parameter(parameters, "tag").filter(|tag| !tag.is_empty());
-        let name = name.trim().trim_matches('"');
-        Some(Self {
-            value: value.to_owned(),
-            uri: uri.to_owned(),
-            display_name: (!name.is_empty()).then(|| name.to_owned()),
-            tag: tag.map(str::to_owned),
-        })
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,86 +227,10 @@ pub(crate) struct CSeq {
     pub(crate) method: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Via {
-    /// Host and port as written.
-    pub(crate) sent_by: String,
-    pub(crate) port: Option<u16>,
-    pub(crate) branch: Option<String>,
-    pub(crate) asks_for_rport: bool,
-}
-
-impl Via {
-    /// The branch names its transaction, and does so alone (RFC 3261 §8.1.1.7).
-    pub(crate) fn is_rfc_3261(&self) -> bool {
-        self.branch
-            .as_deref()
-            .is_some_and(|branch| branch.starts_with("z9hG4bK"))
-    }
-
-    /// `SIP/2.0/transport sent-by;parameters` (RFC 3261 §20.42), in normal form.
-    fn parse(value: &str) -> Option<Self> {
-        let (protocol, rest) = value.split_once(' ')?;
-        let (sent_by, parameters) = rest.split_once(';').unwrap_or((rest, ""));
-        let mut parts = protocol.split('/');
-        let parts = (parts.next()?, parts.next()?, parts.next()?, parts.next());
-        if parts.0.is_empty() || parts.1.is_empty() || parts.2.is_empty() || parts.3.is_some() {
-            return None;
-        }
-        let port = HostPort::parse(sent_by)?.port;
-        Some(Self {
-            sent_by: sent_by.to_owned(),
-            port,
-            branch: parameter(parameters, "branch").map(str::to_owned),
-            asks_for_rport: parameter(parameters, "rport").is_some(),
-        })
-    }
-}
-
-/// A name-addr or addr-spec with the parameters of its header (RFC 3261 §20.10).
-pub(crate) struct Address<'a> {
-    /// As written, quotes and all.
-    name: &'a str,
-    pub(crate) uri: &'a str,
-    pub(crate) parameters: &'a str,
-    pub(crate) is_bracketed: bool,
-}
-
-pub(crate) fn split_address(value: &str) -> Option<Address<'_>> {
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, c) in value.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '<' if !quoted => {
-                let (uri, parameters) = value[at + 1..].split_once('>')?;
-                let address = Address {
-                    name: &value[..at],
-                    uri: uri.trim(),
-                    parameters,
-                    is_bracketed: true,
-                };
-                return (!address.uri.is_empty()).then_some(address);
-            }
-            _ => {}
-        }
-    }
-    // Without brackets, parameters belong to the header.
-    let (uri, parameters) = value.split_once(';').unwrap_or((value, ""));
-    (!uri.trim().is_empty() && !value.contains('"')).then_some(Address {
-        name: "",
-        uri: uri.trim(),
-        parameters,
-        is_bracketed: false,
-    })
-}
-
 /// The URI of an address, exactly as it was written: parameters of URIs are not ours to reorder
 /// (RFC 3261 §8.1.3.4).
 pub(crate) fn address(value: &str) -> Option<String> {
-    split_address(value).map(|address| address.uri.to_owned())
+    Address::parse(value).map(|address| address.uri.to_owned())
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ impl<'a> Uri<'a> {
     /// None of what is no URI, or a SIP URI without a host.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let is_printed = |c: char| !c.is_whitespace() && !c.is_control();
-        if !text.chars().all(is_printed) || text.contains(['<', '>', '"']) {
+        if !text.chars().all(is_printed)
+            || text.contains(['<', '>', '"'])
+            || !escapes_are_whole(text)
+        {
             return None;
         }
         let (scheme, rest) = text.split_once(':')?;
@@ -31,12 +34,29 @@ impl<'a> Uri<'a> {
         // A user part may hold what ends a host, and nothing behind it may hold an "@".
         let host_on = match rest.split_once('@') {
             Some(("", _)) => return None,
+            Some((_, host_on)) if host_on.contains('@') => return None,
             Some((_, host_on)) => host_on,
             None => rest,
         };
         let end = host_on.find([';', '?']).unwrap_or(host_on.len());
         HostPort::parse(&host_on[..end]).map(Self::Sip)
     }
+}
+
+/// Whether a SIP URI brings headers along, as a Request-URI must not (RFC 3261 §19.1.1, table 1).
+pub(crate) fn has_headers(uri: &str) -> bool {
+    // A user part may hold a question mark of its own.
+    uri.split_once('@')
+        .map_or(uri, |(_, host_on)| host_on)
+        .contains('?')
+}
+
+/// Every `%` stands before two digits.
+fn escapes_are_whole(text: &str) -> bool {
+    text.split('%').skip(1).all(|behind| {
+        let digits = behind.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -157,9 +177,18 @@ mod tests {
             "sip:a@h;x=\"",
             "sip:a@h\u{7f}",
             "sip:a@höst",
+            "sip:%zz@h",
+            "sip:a@h;x=%4",
+            "sip:a@b@c",
         ] {
             assert_eq!(Uri::parse(uri), None, "{uri}");
         }
+    }
+
+    #[test]
+    fn headers_are_told_from_users() {
+        assert!(has_headers("sip:a@h;lr?To=x") && has_headers("sip:h?To=x"));
+        assert!(!has_headers("sip:a?b@h;lr") && !has_headers("sip:h"));
     }
 
     #[test]

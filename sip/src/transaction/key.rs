@@ -2,9 +2,6 @@
 
 use crate::message::{Message, Via};
 
-/// Branches of RFC 3261 begin so; others are of RFC 2543 and not unique.
-const MAGIC: &str = "z9hG4bK";
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key(String);
 
@@ -12,12 +9,10 @@ impl Key {
     /// The transaction of a request. An ACK belongs to its INVITE.
     pub(crate) fn of(request: &Message<'_>, method: &str, via: &Via) -> Self {
         let method = if method == "ACK" { "INVITE" } else { method };
-        match via.branch.as_deref() {
-            Some(branch) if branch.len() > MAGIC.len() && branch.starts_with(MAGIC) => {
-                Self(format!("{branch} {} {method}", via.sent_by))
-            }
+        match via.unique_branch() {
+            Some(branch) => Self(format!("{branch} {} {method}", via.sent_by)),
             // RFC 2543: everything that does not change between a request and its ACK or CANCEL.
-            _ => {
+            None => {
                 let header = |name| request.header(name).unwrap_or_default();
                 let number = header("CSeq").split_whitespace().next().unwrap_or_default();
                 let via = request.header("Via").unwrap_or_default();
