@@ -118,9 +118,7 @@ fn it_knows_its_dialogs_and_what_it_waits_for() {
             target: "sip:b@192.0.2.9".to_owned(),
             from: "sip:room@192.0.2.1".to_owned(),
             contact_user: "room".to_owned(),
-            body: None,
-            headers: Vec::new(),
-            credentials: None,
+            ..sip::Invitation::default()
         };
         endpoint.invite(now, flow(), invitation)
     };

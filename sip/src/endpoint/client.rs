@@ -128,12 +128,12 @@ impl Endpoint {
         let reliable = Reliable(flow.transport.is_reliable());
         let mut acts = Acts::default();
         let is_invite = request.starts_with(b"INVITE ");
+        let is_refresh = matches!(purpose, Purpose::Refresh(_));
         let machine = if is_invite {
             ClientMachine::Invite(InviteClient::new(timers, reliable, request, &mut acts))
         } else {
             ClientMachine::Other(client::Client::new(timers, reliable, request, &mut acts))
         };
-        let is_refresh = matches!(purpose, Purpose::Refresh(_));
         // A CANCEL shares its INVITE's branch; responses are told apart by CSeq.
         let name = match purpose {
             Purpose::Cancel => cancel_key(&branch),
@@ -161,7 +161,8 @@ impl Endpoint {
         key
     }
 
-    /// Gives an INVITE as long as any other request, whatever provisional responses come.
+    /// Gives an INVITE as long as any other request, whatever provisional responses come: they would let it
+    /// wait for ever.
     pub(super) fn abandon(&mut self, now: Instant, invite: SlotKey) {
         let patience = self.config.timers.patience();
         self.arm(now + patience, Wake::Client(invite, Timer::Abandon));

@@ -63,6 +63,10 @@ impl Endpoint {
         }
         call.dialog.remote_cseq = Some(number);
         call.dialog.follow(flow);
+        // The user has been told that it is over; only our BYE has to wait for an ACK.
+        if call.ended && method != "BYE" {
+            return Err(Refusal::new(481));
+        }
         match method {
             "BYE" => {
                 self.respond(now, transaction, 200, Extra::default(), None);
@@ -150,7 +154,6 @@ impl Endpoint {
             return Err(Refusal::new(481));
         };
         match &mut call.phase {
-            Phase::Up(up) if up.bye.is_some() => return Err(Refusal::new(481)),
             Phase::Up(up) if up.refreshing => return Err(Refusal::new(491)),
             // RFC 3261 §14.2, RFC 3311 §5.2: one after the other.
             Phase::Up(up) if up.change.is_some() || up.answer.is_some() => {

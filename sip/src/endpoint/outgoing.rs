@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::call::{Answer, Call, Phase, Up, reason_line};
-use super::client::Purpose;
+use super::client::{Purpose, cancel_key};
 use super::dialog::{Dialog, DialogKey, Usage};
 use super::incoming::{SUPPORTED, capabilities};
 use super::{
@@ -86,6 +86,7 @@ impl Endpoint {
         let Some(server) = self.server(transaction) else {
             return;
         };
+        // Other requests of the dialog, such as a PRACK, may have come since.
         let (answer_flow, cseq) = (server.template.flow, server.cseq);
         let is_invite = matches!(server.machine, ServerMachine::Invite(_));
         let response = self.respond(now, transaction, 200, extra, Some(&body));
@@ -274,6 +275,10 @@ impl Endpoint {
         };
         let (request, flow, branch) =
             (client.request().clone(), client.flow, client.branch.clone());
+        if self.client_of.contains_key(&cancel_key(&branch)) {
+            return;
+        }
+        self.abandon(now, invite);
         let Ok(request) = Message::parse(&request) else {
             return;
         };

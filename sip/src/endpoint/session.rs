@@ -175,6 +175,8 @@ impl Endpoint {
         match wish.expires.map(|expires| expires.max(least)) {
             Some(expires) => {
                 let ours = wish.refresher != Some(Refresher::Uas);
+                // A peer that wants to be refreshed all the time is refreshed no more often than others.
+                let expires = expires.max(self.config.session.min_s);
                 self.time_session(now, key, expires, ours);
             }
             None => {

@@ -39,7 +39,8 @@ pub(crate) enum Timer {
     Retransmit { interval: Duration },
     /// B, F: nobody answered. H: nobody acknowledged.
     GiveUp,
-    /// The core has waited long enough for an INVITE that is being worked on.
+    /// Nothing final has come although the request was taken back, or nobody waits for it any more
+    /// (RFC 3261 §9.1).
     Abandon,
     /// D, I, J, K, L, M: no retransmission can be on its way any more.
     Forget,
