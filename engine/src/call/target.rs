@@ -88,7 +88,7 @@ impl FromStr for Target {
             Some(name) => return Err(TargetError::Transport(name.to_owned())),
         };
         let port = port
-            .map_or(Ok(transport.default_port()), str::parse)
+            .map_or_else(|| Ok(transport.default_port()), str::parse)
             .map_err(|_| error())?;
         if user.is_empty()
             || host.is_empty()
