@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::flamegraph::{self, Job};
 use crate::focus::Access;
 use crate::io::tls::Tls;
-use crate::{log, serve, top};
+use crate::{log, serve, top, trace};
 
 /// Something went wrong while running.
 const FAILED: u8 = 1;
@@ -55,6 +55,51 @@ enum Command {
     },
     /// Record where a running server spends its time, as an SVG
     Flamegraph(FlamegraphArguments),
+    /// Show the SIP messages of a running server, call by call
+    Trace(TraceArguments),
+}
+
+#[derive(Debug, Args)]
+struct TraceArguments {
+    /// Only calls whose Call-ID begins so
+    #[arg(long, value_name = "CALL-ID")]
+    call: Option<String>,
+    /// Only calls of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
+    /// Where the server's HTTP interface is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    http: String,
+    /// Show messages as they come, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    /// Watch this long; otherwise show what the server remembers (see trace.keep)
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Show whole messages
+    #[arg(long)]
+    raw: bool,
+}
+
+impl TraceArguments {
+    fn options(self) -> trace::client::Options {
+        let Self {
+            call,
+            room,
+            http,
+            follow,
+            seconds,
+            raw,
+        } = self;
+        trace::client::Options {
+            http,
+            call,
+            room,
+            follow,
+            seconds,
+            raw,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +245,10 @@ pub fn run() -> ExitCode {
                 Err(error) => fail(FAILED, &error),
             }
         }
+        Command::Trace(arguments) => match trace::client::run(&arguments.options()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, &error),
+        },
         Command::Top { http, once } => match top::run(&http, once) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(FAILED, &error),

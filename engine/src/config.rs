@@ -34,6 +34,8 @@ pub const TALKERS_MAX: u64 = 64;
 const ANSWER_AFTER_MS_MAX: u64 = 60_000;
 /// Deepest jitter buffer: beyond 200 ms a conversation is walkie-talkie.
 const JITTER_MS_MAX: u64 = 200;
+/// Most SIP messages a core remembers while nobody watches.
+const TRACE_KEEP_MAX: u64 = 65_536;
 /// Longest of the waits given in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
 
@@ -53,6 +55,7 @@ pub struct Config {
     pub rooms: RoomsConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
+    pub trace: TraceConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,6 +231,19 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// What is remembered of SIP messages, and who else is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// Messages each core remembers while nobody watches; 0 = none.
+    pub keep: u32,
+    /// The capture server (HEP3 over UDP) that gets a copy of every message.
+    pub hep: Option<SocketAddr>,
+    /// Capture agent id by which that server knows us.
+    pub hep_id: u32,
+    /// Authenticate key, sent as it is.
+    pub hep_password: Option<String>,
+}
+
 /// Why there is no [`Config`]: one line that begins with the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -291,6 +307,7 @@ impl Config {
             rooms: RoomsConfig::from_values(&mut values)?,
             http: HttpConfig::from_values(&mut values)?,
             log: LogConfig::from_values(&mut values)?,
+            trace: TraceConfig::from_values(&mut values)?,
         })
     }
 
@@ -376,6 +393,10 @@ impl Config {
             http.listen,
             log.level,
             log.format,
+            trace.keep,
+            trace.hep,
+            trace.hep_id,
+            trace.hep_password,
         ]
     }
 }
@@ -652,6 +673,17 @@ impl LogConfig {
         Ok(Self {
             level: values.parsed("log.level", "info", str::parse)?,
             format: values.parsed("log.format", "text", str::parse)?,
+        })
+    }
+}
+
+impl TraceConfig {
+    fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            keep: values.integer("trace.keep", 0, 0..=TRACE_KEEP_MAX)?,
+            hep: values.optional("trace.hep", parse::udp_address)?,
+            hep_id: values.integer("trace.hep_id", 2001, 0..=u64::from(u32::MAX))?,
+            hep_password: values.optional("trace.hep_password", parse::hep_password)?,
         })
     }
 }

@@ -27,4 +27,5 @@ pub mod room;
 pub mod serve;
 pub mod shard;
 pub mod top;
+pub mod trace;
 pub mod users;

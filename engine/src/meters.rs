@@ -15,6 +15,8 @@
 mod lateness;
 mod ledger;
 mod load;
+mod messages;
+mod setup;
 mod unwanted;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
+pub use messages::{Kind, METHODS, SipCounts};
+pub use setup::SetupTimes;
 pub use unwanted::{Unwanted, UnwantedCounts};
 
 /// A number that only grows, written by one thread.
@@ -85,6 +89,23 @@ pub struct CoreMeters {
     pub mutes: Counter,
     /// Of a hundred requests, how many upstream proxies are asked to hold back.
     pub overload_percent: Gauge,
+    /// `sip_received` and `sip_sent` by method and status.
+    pub sip_received_by: SipCounts,
+    pub sip_sent_by: SipCounts,
+    /// Calls of the SIP stack, those not answered yet included.
+    pub sip_dialogs: Gauge,
+    /// Transactions of the SIP stack.
+    pub sip_server_transactions: Gauge,
+    pub sip_client_transactions: Gauge,
+    /// Deadlines of the SIP stack.
+    pub sip_timers: Gauge,
+    /// From an INVITE's arrival to its final response.
+    pub call_setup: SetupTimes,
+    /// SIP messages remembered for those who watch or look back.
+    pub trace_messages: Gauge,
+    /// SIP messages given to the capture server, and those that could not be.
+    pub hep_sent: Counter,
+    pub hep_failed: Counter,
 
     /// Audio RTP packets; video and RTCP have their own counters.
     pub rtp_received: Counter,

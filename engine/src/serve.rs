@@ -26,6 +26,7 @@ use crate::shard::directory::Spread;
 use crate::shard::mailbox::{Mail, Mailboxes, Order, Query};
 use crate::shard::run::{Plan, Sockets};
 use crate::shard::{ShardIndex, guard, run};
+use crate::trace::{Batch, Watchers};
 
 /// Bursts of SIP that a shard cannot read at once wait in the kernel: 4 MiB is about 2,000 INVITEs.
 const SIP_BUFFER: usize = 4 << 20;
@@ -105,6 +106,7 @@ pub fn serve(
     let load = Arc::new(ServerLoad::new(&config.load));
     let state = Arc::new(ServerState::default());
     let mailboxes = Mailboxes::new(shards);
+    let watchers = Watchers::default();
     let common = Common {
         config: config.clone(),
         meters: meters.clone(),
@@ -112,6 +114,7 @@ pub fn serve(
         spread: Spread::default(),
         load: load.clone(),
         access: Arc::new(access),
+        watchers: watchers.clone(),
         quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
     };
     let tls = Arc::new(tls);
@@ -165,6 +168,7 @@ pub fn serve(
         load,
         state: state.clone(),
         shards,
+        watchers,
         started: Instant::now(),
     };
     let admin =
@@ -283,14 +287,15 @@ impl Control {
     /// Asks every shard; one whose inbox is full drops the question, which the asker notices.
     fn ask_all<T>(
         &self,
-        question: impl Fn(oneshot::Sender<T>) -> Query,
+        question: impl Fn(ShardIndex, oneshot::Sender<T>) -> Query,
     ) -> Vec<oneshot::Receiver<T>> {
         (0..self.mailboxes.len())
             .map(|shard| {
+                let shard = ShardIndex(shard as u16);
                 let (reply, answer) = oneshot::channel();
                 drop(
                     self.mailboxes
-                        .post(ShardIndex(shard as u16), Mail::Query(question(reply))),
+                        .post(shard, Mail::Query(question(shard, reply))),
                 );
                 answer
             })
@@ -300,11 +305,11 @@ impl Control {
 
 impl ShardQueries for Control {
     fn conferences(&self) -> Vec<oneshot::Receiver<Vec<ConferenceView>>> {
-        self.ask_all(|reply| Query::Conferences { reply })
+        self.ask_all(|_, reply| Query::Conferences { reply })
     }
 
     fn conference(&self, id: &str) -> Vec<oneshot::Receiver<Option<ConferenceView>>> {
-        self.ask_all(|reply| Query::Conference {
+        self.ask_all(|_, reply| Query::Conference {
             id: id.to_owned(),
             reply,
         })
@@ -324,6 +329,13 @@ impl ShardQueries for Control {
                 .post(ShardIndex(0), Mail::Dial(Box::new(order))),
         );
         answer
+    }
+
+    fn trace(&self, from: &[Option<u64>]) -> Vec<oneshot::Receiver<Batch>> {
+        self.ask_all(|shard, reply| Query::Trace {
+            from: from.get(usize::from(shard.0)).copied().flatten(),
+            reply,
+        })
     }
 
     fn drain(&self) {

@@ -155,7 +155,7 @@ impl Glance<'_> {
 }
 
 /// User part of a `sip:` URI, without password and parameters, unescaped.
-pub(crate) fn user_of(uri: &str) -> Option<Cow<'_, str>> {
+pub fn user_of(uri: &str) -> Option<Cow<'_, str>> {
     let (scheme, rest) = uri.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
         return None;

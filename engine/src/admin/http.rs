@@ -23,6 +23,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, oneshot},
@@ -30,9 +31,13 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{Admin, ConferenceView, Sample, Sampler, Status, flamegraph, metrics::Metrics, view};
-use crate::focus::RoomName;
-use crate::meters;
+use super::{
+    Admin, ConferenceView, Sample, Sampler, Status, flamegraph,
+    metrics::Metrics,
+    trace::{self, Trace},
+    view,
+};
+use crate::{focus::RoomName, meters, trace::Filter};
 
 /// Connections at a time; more wait to be accepted. A dashboard or scraper needs one or two.
 const CONNECTIONS_MAX: usize = 64;
@@ -43,6 +48,8 @@ const HEADERS_MAX: usize = 64;
 const BODY_LEN_MAX: u64 = 1_024;
 /// Time for a client to send its headers, and to keep a connection open between requests.
 const HEADERS_TIME_MAX: Duration = Duration::from_secs(10);
+/// A client that takes nothing for this long is gone; who reads slowly must not hold a place for ever.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time for the shards to answer: they look at their mailbox every turn, about once a millisecond.
 const SHARD_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often the load is measured.
@@ -86,6 +93,7 @@ pub fn router(admin: Admin) -> (Router, impl Future<Output = ()> + use<>) {
         .route("/api/v1/conferences", get(conferences))
         .route("/api/v1/conferences/{id}", get(conference))
         .route("/api/v1/conferences/{id}/participants", post(dial))
+        .route("/api/v1/trace", get(trace))
         .route("/api/v1/drain", post(drain))
         .route("/debug/flamegraph", get(flamegraph))
         .fallback(async || Failure(StatusCode::NOT_FOUND, "no such path".to_owned()))
@@ -137,6 +145,8 @@ async fn accept(listener: TcpListener, router: Router) {
 }
 
 async fn connection(stream: TcpStream, router: Router) {
+    // Only a client that does not read gains if this fails.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIME_MAX));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIME_MAX)
@@ -312,6 +322,43 @@ async fn drain(State(shared): State<Shared>) -> (StatusCode, Json<DrainAccepted>
             state: meters::State::Draining.as_str(),
         }),
     )
+}
+
+#[derive(Deserialize)]
+struct TraceQuery {
+    /// The beginning of a Call-ID.
+    call: Option<String>,
+    /// A room's name.
+    room: Option<String>,
+    /// 0: what is remembered; none: until the client goes.
+    seconds: Option<String>,
+}
+
+async fn trace(
+    State(shared): State<Shared>,
+    Query(query): Query<TraceQuery>,
+) -> Result<Response, Failure> {
+    let seconds = query.seconds.map(|text| text.parse::<u64>()).transpose();
+    let Some(seconds) = seconds
+        .ok()
+        .filter(|seconds| seconds.is_none_or(|seconds| seconds <= trace::SECONDS_MAX))
+    else {
+        let reason = format!("seconds is a whole number from 0 to {}", trace::SECONDS_MAX);
+        return Err(Failure(StatusCode::BAD_REQUEST, reason));
+    };
+    let Some(watch) = shared.admin.watchers.watch() else {
+        let reason = "too many watch already".to_owned();
+        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, reason));
+    };
+    let trace = Trace::new(
+        shared.admin.shards.clone(),
+        shared.admin.meters.clone(),
+        Filter::new(query.call, query.room),
+        seconds.map(Duration::from_secs),
+        watch,
+    );
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((content_type, Body::from_stream(trace.lines())).into_response())
 }
 
 #[derive(Deserialize)]

@@ -12,12 +12,15 @@ use prometheus_client::{
 };
 
 use super::Admin;
-use crate::meters::{CoreMeters, Meters, Phase, ServerLoad, ServerState, State, Unwanted};
+use crate::meters::{
+    CoreMeters, Meters, Phase, ServerLoad, ServerState, SipCounts, State, Unwanted,
+};
+use crate::trace::Watchers;
 
 type Reader = fn(&CoreMeters) -> u64;
 
 /// Per core; the text format appends `_total`.
-const COUNTERS: [(&str, &str, Reader); 24] = [
+const COUNTERS: [(&str, &str, Reader); 26] = [
     (
         "sip_received",
         "SIP messages received, retransmissions included",
@@ -112,10 +115,20 @@ const COUNTERS: [(&str, &str, Reader); 24] = [
         "Datagrams the kernel refused to send",
         |core| core.send_failed.get(),
     ),
+    (
+        "hep_sent",
+        "SIP messages given to the capture server",
+        |core| core.hep_sent.get(),
+    ),
+    (
+        "hep_failed",
+        "SIP messages that could not be given to the capture server",
+        |core| core.hep_failed.get(),
+    ),
 ];
 
 /// Per core.
-const GAUGES: [(&str, &str, Reader); 4] = [
+const GAUGES: [(&str, &str, Reader); 7] = [
     (
         "conferences",
         "Conferences whose home is the core",
@@ -134,6 +147,31 @@ const GAUGES: [(&str, &str, Reader); 4] = [
     ("ports_free", "RTP port pairs still to be had", |core| {
         core.ports_free.get()
     }),
+    (
+        "sip_dialogs",
+        "Calls of the SIP stack, those not answered yet included",
+        |core| core.sip_dialogs.get(),
+    ),
+    ("sip_timers", "Deadlines of the SIP stack", |core| {
+        core.sip_timers.get()
+    }),
+    (
+        "trace_messages",
+        "SIP messages remembered for those who watch or look back",
+        |core| core.trace_messages.get(),
+    ),
+];
+
+type Counts = fn(&CoreMeters) -> &SipCounts;
+
+/// Summed over the cores: a line for each of them would make a page of its own.
+const SIP_COUNTS: [(&str, &str, Counts); 2] = [
+    ("received", "received, retransmissions included", |core| {
+        &core.sip_received_by
+    }),
+    ("sent", "sent, retransmissions included", |core| {
+        &core.sip_sent_by
+    }),
 ];
 
 /// The registry behind `/metrics`.
@@ -151,6 +189,7 @@ impl Metrics {
             meters: admin.meters.clone(),
             load: admin.load.clone(),
             state: admin.state.clone(),
+            watchers: admin.watchers.clone(),
             started: admin.started,
         }));
         Self(registry)
@@ -170,6 +209,7 @@ struct Readings {
     meters: Arc<Meters>,
     load: Arc<ServerLoad>,
     state: Arc<ServerState>,
+    watchers: Watchers,
     started: Instant,
 }
 
@@ -177,6 +217,7 @@ impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_cores(&mut encoder)?;
         self.encode_lateness(&mut encoder)?;
+        self.encode_sip(&mut encoder)?;
         self.encode_server(&mut encoder)
     }
 }
@@ -285,6 +326,48 @@ impl Readings {
         Ok(())
     }
 
+    fn encode_sip(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (way, help, counts) in SIP_COUNTS {
+            let cores = || self.meters.cores.iter().map(counts);
+            let requests = cores().map(SipCounts::requests);
+            let (name, help_requests) = (
+                format!("sip_requests_{way}"),
+                format!("SIP requests {help}"),
+            );
+            encode_sums(encoder, &name, &help_requests, "method", requests)?;
+            let responses = cores().map(SipCounts::responses);
+            let (name, help_responses) = (
+                format!("sip_responses_{way}"),
+                format!("SIP responses {help}"),
+            );
+            encode_sums(encoder, &name, &help_responses, "status", responses)?;
+        }
+        let help = "Transactions of the SIP stack, those that only absorb retransmissions included";
+        let mut metric =
+            encoder.encode_descriptor("sip_transactions", help, None, MetricType::Gauge)?;
+        for core in &self.meters.cores {
+            for (role, gauge) in [
+                ("server", &core.sip_server_transactions),
+                ("client", &core.sip_client_transactions),
+            ] {
+                let labels = [("core", core.core.to_string()), ("role", role.to_owned())];
+                metric.encode_family(&labels)?.encode_gauge(&gauge.get())?;
+            }
+        }
+        let help = "From the arrival of an INVITE to its final response";
+        let mut metric =
+            encoder.encode_descriptor("call_setup_seconds", help, None, MetricType::Histogram)?;
+        for core in &self.meters.cores {
+            let times = &core.call_setup;
+            let buckets: Vec<_> = times.buckets().collect();
+            let label = [("core", core.core)];
+            metric
+                .encode_family(&label)?
+                .encode_histogram::<NoLabelSet>(times.sum_s(), times.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let gauges = [
             (
@@ -318,6 +401,11 @@ impl Readings {
                 f64::from(u8::from(self.state.get() == State::Active)),
             ),
             (
+                "trace_watchers",
+                "Who watches SIP messages",
+                self.watchers.len() as f64,
+            ),
+            (
                 "uptime_seconds",
                 "Time since the start",
                 self.started.elapsed().as_secs_f64(),
@@ -336,4 +424,31 @@ impl Readings {
             .encode_descriptor("build", "What is running", None, MetricType::Info)?
             .encode_info(&labels)
     }
+}
+
+/// One line for each label, which comes at the same place from every core.
+fn encode_sums<L: AsRef<str>>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    cores: impl Iterator<Item = impl Iterator<Item = (L, u64)>>,
+) -> fmt::Result {
+    let mut sums: Vec<(L, u64)> = Vec::new();
+    for core in cores {
+        for (place, (value, count)) in core.enumerate() {
+            match sums.get_mut(place) {
+                Some((_, sum)) => *sum = sum.wrapping_add(count),
+                None => sums.push((value, count)),
+            }
+        }
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, count) in sums {
+        let labels = [(label, value.as_ref())];
+        metric
+            .encode_family(&labels)?
+            .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    Ok(())
 }

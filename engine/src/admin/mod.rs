@@ -13,6 +13,7 @@
 //! | `GET /metrics` | OpenMetrics text, names `plenum_*` |
 //! | `GET /api/v1/status` | [`Status`] |
 //! | `GET /api/v1/conferences`, `/api/v1/conferences/{id}` | [`ConferenceView`] |
+//! | `GET /api/v1/trace?call=ID&room=NAME&seconds=N` | SIP messages as they come, a [`Line`](crate::trace::Line) of JSON each |
 //! | `POST /api/v1/drain` | 202; no new calls from now on |
 //! | `GET /debug/flamegraph?seconds=N` | SVG of where the process spent N seconds of its time |
 //!
@@ -24,6 +25,7 @@ mod http;
 mod metrics;
 mod sampler;
 mod status;
+mod trace;
 mod view;
 
 use std::{
@@ -45,6 +47,7 @@ use crate::{
     config::Config,
     focus::RoomName,
     meters::{Meters, ServerLoad, ServerState},
+    trace::{Batch, Watchers},
 };
 
 /// What the admin thread shows and asks.
@@ -55,6 +58,8 @@ pub struct Admin {
     pub load: Arc<ServerLoad>,
     pub state: Arc<ServerState>,
     pub shards: Arc<dyn ShardQueries>,
+    /// Who watches SIP messages.
+    pub watchers: Watchers,
     /// Since when the server runs.
     pub started: Instant,
 }
@@ -72,6 +77,9 @@ pub trait ShardQueries: Send + Sync + 'static {
     /// Has the conference call somebody. 100 says that the call is on its way; anything else is the status
     /// that a caller would get.
     fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16>;
+    /// Asks every shard for the SIP messages it recorded, each from its own number on; None: from the
+    /// oldest it has.
+    fn trace(&self, from: &[Option<u64>]) -> Vec<oneshot::Receiver<Batch>>;
 
     /// Begins to drain, as SIGTERM does. Asking again changes nothing.
     fn drain(&self);

@@ -15,6 +15,8 @@ use sip::Transport;
 const ROOM_NAME_LEN_MAX: usize = 64;
 /// Longest host name (RFC 1035 §2.3.4).
 const HOST_LEN_MAX: usize = 253;
+/// Longest password for a capture server.
+const HEP_PASSWORD_LEN_MAX: usize = 256;
 
 pub(super) fn svr_id(text: &str) -> Result<SvrId, String> {
     text.parse().map_err(|error: SvrIdError| error.to_string())
@@ -141,6 +143,25 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("\"{text}\" is not an address and port such as 127.0.0.1:5060 or [::1]:5060")
     })
+}
+
+/// `udp:` and an address somebody can be reached at.
+pub(super) fn udp_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("\"{text}\" is not udp:ADDRESS:PORT such as udp:127.0.0.1:9060");
+    let address = text.strip_prefix("udp:").ok_or_else(wrong)?;
+    let address: SocketAddr = address.parse().map_err(|_| wrong())?;
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(format!("nobody can be reached at {address}"));
+    }
+    Ok(address)
+}
+
+/// Short enough that it never crowds out a message.
+pub(super) fn hep_password(text: &str) -> Result<String, String> {
+    if text.len() > HEP_PASSWORD_LEN_MAX {
+        return Err(format!("longer than {HEP_PASSWORD_LEN_MAX} octets"));
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {

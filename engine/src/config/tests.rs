@@ -83,6 +83,7 @@ fn every_key_is_read() {
         RoomsConfig::from_values(&mut values).map(drop),
         HttpConfig::from_values(&mut values).map(drop),
         LogConfig::from_values(&mut values).map(drop),
+        TraceConfig::from_values(&mut values).map(drop),
     ];
     assert!(sections.iter().all(Result::is_ok), "{sections:?}");
     assert_eq!(values.unread(), Vec::<&str>::new());
@@ -528,6 +529,37 @@ fn load_limits_are_ordered() {
 }
 
 #[test]
+fn capture_servers_are_checked() {
+    let config = load("", &[], &["trace.hep=udp:[::1]:9060", "trace.keep=65536"]).unwrap();
+    assert_eq!(config.trace.hep, Some("[::1]:9060".parse().unwrap()));
+    assert_eq!(config.trace.keep, 65_536);
+    check_error(
+        "",
+        &["trace.keep=65537"],
+        "trace.keep: 65537 is not in 0-65536",
+    );
+    for (text, reason) in [
+        (
+            "tcp:127.0.0.1:9060",
+            "\"tcp:127.0.0.1:9060\" is not udp:ADDRESS:PORT such as udp:127.0.0.1:9060",
+        ),
+        (
+            "udp:homer",
+            "\"udp:homer\" is not udp:ADDRESS:PORT such as udp:127.0.0.1:9060",
+        ),
+        ("udp:0.0.0.0:9060", "nobody can be reached at 0.0.0.0:9060"),
+    ] {
+        check_error(
+            "",
+            &[&format!("trace.hep={text}")],
+            &format!("trace.hep: {reason}"),
+        );
+    }
+    let long = format!("trace.hep_password={}", "x".repeat(257));
+    check_error("", &[&long], "trace.hep_password: longer than 256 octets");
+}
+
+#[test]
 fn clusters_are_checked_and_then_refused() {
     check_error(
         "",
@@ -765,6 +797,10 @@ fn every_key_is_compared_on_reload() {
         "http.listen=127.0.0.1:1",
         "log.level=warn",
         "log.format=json",
+        "trace.keep=1",
+        "trace.hep=udp:127.0.0.1:9060",
+        "trace.hep_id=1",
+        "trace.hep_password=a",
     ];
     let old = defaults();
     for set in sets {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 53] = [
+pub(super) const KEYS: [&str; 57] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -62,6 +62,10 @@ pub(super) const KEYS: [&str; 53] = [
     "http.listen",
     "log.level",
     "log.format",
+    "trace.keep",
+    "trace.hep",
+    "trace.hep_id",
+    "trace.hep_password",
 ];
 
 /// Largest configuration file we read: the documented example is a fiftieth of it.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sip::overload::{Feedback, LossController};
-use sip::{Endpoint, Flow, Output, Transport};
+use sip::{Endpoint, Event, Flow, Output, Transport};
 
 use super::ShardIndex;
 use super::arrivals::{Arrival, Arrivals, Doorman, Way};
@@ -17,13 +17,15 @@ use super::mailbox::{Mail, Mailboxes, Order, Outbox, Query};
 use super::place::Placement;
 use super::stage::{Moment, Stage};
 use super::view;
+use super::waits::Waits;
 use crate::config::Config;
 use crate::focus::{Access, Dial, Focus, Lookup, Means};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
 use crate::load::gate::Gate;
 use crate::memory;
-use crate::meters::{CoreMeters, Ledger, Meters, Phase, ServerLoad, Unwanted};
+use crate::meters::{CoreMeters, Kind, Ledger, Meters, Phase, ServerLoad, Unwanted};
+use crate::trace::{Direction, Tracer, Watchers};
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
 /// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
@@ -65,6 +67,8 @@ pub struct Common {
     pub spread: Spread,
     pub load: Arc<ServerLoad>,
     pub access: Arc<Access>,
+    /// Who watches SIP messages.
+    pub watchers: Watchers,
     /// Which shards have nothing left to do. They end together: one that ended alone would leave mail
     /// unread that others still forward to it.
     pub quiet: Arc<[AtomicBool]>,
@@ -86,6 +90,8 @@ pub struct Core<I> {
     gate: Gate,
     loss: LossController,
     next_feedback: Instant,
+    tracer: Tracer,
+    waits: Waits,
     last_sip: Option<Instant>,
     ending: Ending,
     ledger: Ledger,
@@ -140,6 +146,8 @@ impl<I: MediaIo> Core<I> {
         // Who asks as soon as the server is ready is told the truth.
         stage.flush(&common.meters.cores[usize::from(index.0)]);
         let shards = common.mailboxes.len();
+        let config = &common.config;
+        let tracer = Tracer::new(&config.trace, &config.sip.listen, common.watchers.clone())?;
         Ok(Self {
             index,
             sip,
@@ -154,6 +162,8 @@ impl<I: MediaIo> Core<I> {
             arrived: Arrivals::default(),
             loss: LossController::default(),
             next_feedback: now,
+            tracer,
+            waits: Waits::new(now),
             last_sip: None,
             ending: Ending::No,
             ledger: Ledger::new(now),
@@ -182,6 +192,7 @@ impl<I: MediaIo> Core<I> {
         let pressed = now.saturating_duration_since(self.due) >= PRESSED;
         meters.turns_pressed.add(u64::from(pressed));
         self.ledger.lap_at(now, meters, Phase::Idle);
+        self.tracer.begin(wall);
 
         self.harvest(now, meters);
         self.ledger.lap(meters, Phase::Harvest);
@@ -309,6 +320,7 @@ impl<I: MediaIo> Core<I> {
     fn steer(&mut self, now: Instant, arrival: Arrival, meters: &CoreMeters) {
         meters.sip_received.add(1);
         let Arrival { flow, message, way } = arrival;
+        meters.sip_received_by.count(Kind::of(&message));
         let to = match way {
             Way::Owner(shard) | Way::Any(shard) => shard,
             Way::Room(room) => {
@@ -359,10 +371,11 @@ impl<I: MediaIo> Core<I> {
 
     /// The last look before the stack: of who is muted only what is of a dialog here is handled. The first
     /// look saw no more than a tag that could be one of ours.
-    fn handle(&mut self, now: Instant, flow: Flow, message: &[u8], meters: &CoreMeters) {
+    fn handle(&mut self, now: Instant, flow: Flow, message: &Bytes, meters: &CoreMeters) {
         if self.gate.is_muted(now, flow.peer.ip()) && !self.sip.knows(message) {
             return meters.unwanted.add(Unwanted::Muted);
         }
+        self.tracer.record(Direction::In, flow, message, meters);
         self.sip.handle_message(now, flow, message);
     }
 
@@ -424,6 +437,7 @@ impl<I: MediaIo> Core<I> {
         match query {
             Query::Conferences { reply } => drop(reply.send(views(None))),
             Query::Conference { id, reply } => drop(reply.send(views(Some(&id)).pop())),
+            Query::Trace { from, reply } => drop(reply.send(self.tracer.since(from))),
         }
     }
 
@@ -525,6 +539,9 @@ impl<I: MediaIo> Core<I> {
                     self.transmit(flow, message, writes, meters);
                 }
                 Output::Event(event) => {
+                    if let Event::Invite(invite) = &event {
+                        self.waits.asked(now, &invite.call_id);
+                    }
                     let mut means = Means {
                         now,
                         wall,
@@ -558,7 +575,11 @@ impl<I: MediaIo> Core<I> {
         writes: &mut Vec<(Flow, Bytes)>,
         meters: &CoreMeters,
     ) {
+        let kind = Kind::of(&message);
         meters.sip_sent.add(1);
+        meters.sip_sent_by.count(kind);
+        self.tracer.record(Direction::Out, flow, &message, meters);
+        self.waits.sent(kind, &message, meters);
         match flow.transport {
             Transport::Udp => {
                 let Some(Some(socket)) = self.sip_sockets.get(usize::from(flow.listener)).copied()
@@ -637,6 +658,17 @@ impl<I: MediaIo> Core<I> {
         }
         meters.conferences.set(conferences);
         meters.participants.set(participants);
+        let sizes = self.sip.sizes();
+        meters.sip_dialogs.set(sizes.calls as u64);
+        meters
+            .sip_server_transactions
+            .set(sizes.server_transactions as u64);
+        meters
+            .sip_client_transactions
+            .set(sizes.client_transactions as u64);
+        meters.sip_timers.set(sizes.timers as u64);
+        self.tracer.keep_house(meters);
+        self.waits.expire(now);
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32);
         meters.cpu_ns.set(cpu.as_nanos() as u64);

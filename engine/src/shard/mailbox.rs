@@ -17,6 +17,7 @@ use super::ShardIndex;
 use crate::admin::ConferenceView;
 use crate::config::Config;
 use crate::focus::{Access, RoomName};
+use crate::trace::Batch;
 
 /// Mail one inbox holds: 16 turns of the largest number of SIP messages a core can handle in 1 ms.
 const INBOX_LEN_MAX: usize = 8_192;
@@ -97,7 +98,7 @@ pub struct Order {
     pub is_placed: bool,
 }
 
-/// Questions about the shard's conferences, with the way back for the answer.
+/// Questions about the shard's conferences and messages, with the way back for the answer.
 #[derive(Debug)]
 pub enum Query {
     Conferences {
@@ -106,6 +107,11 @@ pub enum Query {
     Conference {
         id: String,
         reply: oneshot::Sender<Option<ConferenceView>>,
+    },
+    /// What SIP messages were recorded from this one on; None: from the oldest.
+    Trace {
+        from: Option<u64>,
+        reply: oneshot::Sender<Batch>,
     },
 }
 

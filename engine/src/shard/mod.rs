@@ -20,6 +20,7 @@ pub mod stage;
 mod steady;
 mod transport;
 mod view;
+mod waits;
 
 /// A shard's number, from 0: its place in meters and mailboxes, and the owner number in SIP tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     flamegraph::folded::Folded,
     meters::{Meters, ServerLoad, ServerState, State},
+    trace::{Batch, Direction, Line, Record, Watchers},
 };
 
 /// Two shards that share one conference; the second can be told to stay silent.
@@ -29,6 +30,22 @@ struct FakeShards {
 }
 
 impl FakeShards {
+    fn record(number: u64) -> Record {
+        Record {
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
+            direction: Direction::In,
+            flow: sip::Flow {
+                transport: sip::Transport::Tcp,
+                peer: "192.0.2.1:40000".parse().unwrap(),
+                listener: 0,
+                stream: 1,
+            },
+            local: "192.0.2.9:5060".parse().unwrap(),
+            message: format!("BYE sip:room{number}@h SIP/2.0\r\nCall-ID: call-{number}\r\n\r\n")
+                .into(),
+        }
+    }
+
     fn part(shard: usize) -> ConferenceView {
         let participant = ParticipantView {
             entity: format!("sip:user{shard}@127.0.0.1"),
@@ -89,6 +106,21 @@ impl ShardQueries for FakeShards {
         (0..2).map(question).collect()
     }
 
+    /// The first shard has recorded three calls, of which the first is forgotten; the second shard's
+    /// mailbox is full.
+    fn trace(&self, from: &[Option<u64>]) -> Vec<oneshot::Receiver<Batch>> {
+        let (sender, receiver) = oneshot::channel();
+        let next = from[0].unwrap_or(1);
+        let batch = Batch {
+            records: (next..3).take(1).map(Self::record).collect(),
+            next: (next + 1).min(3),
+            missed: u64::from(next == 2) * 5,
+            more: next < 2,
+        };
+        sender.send(batch).unwrap();
+        vec![receiver, oneshot::channel().1]
+    }
+
     fn drain(&self) {
         self.drains.fetch_add(1, Ordering::Relaxed);
     }
@@ -113,6 +145,7 @@ fn admin(shards: Arc<FakeShards>) -> Admin {
         load: Arc::new(ServerLoad::new(&config.load)),
         state: Arc::new(ServerState::default()),
         shards,
+        watchers: Watchers::default(),
         started: Instant::now(),
         config,
     }
@@ -546,4 +579,66 @@ fn the_thread_ends_when_dropped() {
     drop(server);
     drop(open);
     assert!(net::TcpListener::bind(address).is_ok() || net::TcpStream::connect(address).is_err());
+}
+
+fn lines(body: &str) -> Vec<Line> {
+    body.lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| simd_json::from_slice(&mut line.as_bytes().to_vec()).unwrap())
+        .collect()
+}
+
+fn call_ids(body: &str) -> Vec<String> {
+    let call_id = |line| match line {
+        Line::Message(message) => message.call_id,
+        Line::Missed { core, messages } => format!("missed {messages} of {core}"),
+    };
+    lines(body).into_iter().map(call_id).collect()
+}
+
+#[test]
+fn a_trace_is_a_line_for_each_message_and_says_what_it_missed() {
+    let fixture = Fixture::start();
+    let (code, body) = fixture.get("/api/v1/trace?seconds=0");
+    assert_eq!(code, 200);
+    assert_eq!(call_ids(&body), ["call-1", "missed 5 of 0", "call-2"]);
+    let (_, body) = fixture.get("/api/v1/trace?seconds=0&call=call-2");
+    assert_eq!(call_ids(&body), ["missed 5 of 0", "call-2"]);
+    let (_, body) = fixture.get("/api/v1/trace?seconds=0&room=room1");
+    assert_eq!(call_ids(&body), ["call-1", "missed 5 of 0"]);
+    for wrong in ["-1", "x", "86401", ""] {
+        let (code, body) = fixture.get(&format!("/api/v1/trace?seconds={wrong}"));
+        assert_eq!(
+            (code, body.contains("from 0 to 86400")),
+            (400, true),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn watchers_are_counted_bounded_and_forgotten_when_they_go() {
+    let fixture = Fixture::start();
+    let watch = || {
+        let mut stream = net::TcpStream::connect(fixture.thread.local_address()).unwrap();
+        stream
+            .write_all(b"GET /api/v1/trace HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        (stream, first == *b"HTTP/1.1 200")
+    };
+    let watchers: Vec<_> = (0..8).map(|_| watch()).collect();
+    assert!(watchers.iter().all(|(_, welcome)| *welcome));
+    assert_eq!(fixture.admin.watchers.len(), 8);
+    assert!(!watch().1);
+    assert_eq!(fixture.get("/api/v1/trace").0, 503);
+    let (_, text) = fixture.get("/metrics");
+    assert!(text.contains("\nplenum_trace_watchers 8"), "{text}");
+    drop(watchers);
+    let start = Instant::now();
+    while fixture.admin.watchers.any() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
