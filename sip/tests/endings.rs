@@ -168,8 +168,8 @@ fn a_change_that_waits_ends_with_its_call() {
     let (now, call) = (end.now, end.call());
     end.endpoint().bye(now, call, None);
     let sent = end.drain();
-    assert_eq!(status(&sent[0]), Some(487), "{sent:?}");
-    assert!(sent[1].starts_with("BYE "), "{sent:?}");
+    assert!(sent[0].starts_with("BYE "), "{sent:?}");
+    assert_eq!(status(&sent[1]), Some(487), "{sent:?}");
     end.assert_ends();
 
     let mut end = End::new(Transport::Udp);
