@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
-pub use messages::{Kind, METHODS, SipCounts};
+pub use messages::{Kind, SipCounts};
 pub use setup::SetupTimes;
 pub use unwanted::{Unwanted, UnwantedCounts};
 
@@ -97,6 +97,8 @@ pub struct CoreMeters {
     /// Transactions of the SIP stack.
     pub sip_server_transactions: Gauge,
     pub sip_client_transactions: Gauge,
+    /// Subscriptions of the SIP stack.
+    pub sip_subscriptions: Gauge,
     /// Deadlines of the SIP stack.
     pub sip_timers: Gauge,
     /// From an INVITE's arrival to its final response.

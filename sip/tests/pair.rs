@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Pair, address, body};
-use sip::{CallKey, Config, Ended, Endpoint, Event, ListenerIdentity, Rejection, Transport};
+use sip::{CallKey, Config, Ended, Endpoint, Event, ListenerIdentity, Rejection, Sizes, Transport};
 
 #[test]
 fn a_call_is_made_and_ended_by_either_end() {
@@ -23,6 +23,25 @@ fn a_call_is_made_and_ended_by_either_end() {
             pair.sent
         );
         pair.assert_forgotten();
+    }
+}
+
+#[test]
+fn what_is_held_is_counted_and_comes_down_to_nothing() {
+    let mut pair = Pair::new();
+    let (caller, _) = pair.up();
+    let sizes = pair.ends.each_ref().map(Endpoint::sizes);
+    assert_eq!(sizes.map(|sizes| sizes.calls), [1, 1]);
+    pair.ends[0].bye(pair.now, caller, None);
+    let before = sizes[0].client_transactions;
+    assert_eq!(pair.ends[0].sizes().client_transactions, before + 1);
+    assert!(pair.ends[0].sizes().timers > 0);
+    assert_eq!(pair.expect_ended(0), Ended::LocalBye);
+    assert_eq!(pair.expect_ended(1), Ended::PeerBye);
+    assert!(pair.ends[1].sizes().server_transactions > 0);
+    pair.assert_forgotten();
+    for end in &pair.ends {
+        assert_eq!(end.sizes(), Sizes::default());
     }
 }
 

@@ -128,7 +128,7 @@ const COUNTERS: [(&str, &str, Reader); 26] = [
 ];
 
 /// Per core.
-const GAUGES: [(&str, &str, Reader); 7] = [
+const GAUGES: [(&str, &str, Reader); 8] = [
     (
         "conferences",
         "Conferences whose home is the core",
@@ -151,6 +151,11 @@ const GAUGES: [(&str, &str, Reader); 7] = [
         "sip_dialogs",
         "Calls of the SIP stack, those not answered yet included",
         |core| core.sip_dialogs.get(),
+    ),
+    (
+        "sip_subscriptions",
+        "Subscriptions of the SIP stack",
+        |core| core.sip_subscriptions.get(),
     ),
     ("sip_timers", "Deadlines of the SIP stack", |core| {
         core.sip_timers.get()

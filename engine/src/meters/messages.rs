@@ -6,7 +6,7 @@ use super::Counter;
 
 /// Methods with a counter of their own, those of the IANA registry that phones use; the last takes
 /// all others.
-pub const METHODS: [&str; 15] = [
+const METHODS: [&str; 15] = [
     "INVITE",
     "ACK",
     "BYE",
@@ -36,7 +36,7 @@ const CLASSES: [&str; 7] = ["1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "other"];
 /// What a message is, at a glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The place of the method in [`METHODS`].
+    /// The place of the method in the list of those counted.
     Request(usize),
     Response(u16),
 }
@@ -100,7 +100,7 @@ impl SipCounts {
         }
     }
 
-    /// Requests by method, in the order of [`METHODS`].
+    /// Requests by method; what has no counter of its own as `other`.
     pub fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
         METHODS
             .into_iter()

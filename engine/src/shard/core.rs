@@ -666,6 +666,7 @@ impl<I: MediaIo> Core<I> {
         meters
             .sip_client_transactions
             .set(sizes.client_transactions as u64);
+        meters.sip_subscriptions.set(sizes.subscriptions as u64);
         meters.sip_timers.set(sizes.timers as u64);
         self.tracer.keep_house(meters);
         self.waits.expire(now);

@@ -137,7 +137,7 @@ impl Source {
 
     fn ask(&self, options: &Options) -> Result<Body, TraceError> {
         let mut request = self.agent.get(&self.url);
-        let seconds = options.seconds.or((!options.follow).then_some(0));
+        let seconds = options.seconds.or_else(|| (!options.follow).then_some(0));
         let seconds = seconds.map(|seconds| seconds.to_string());
         for (name, value) in [
             ("call", &options.call),

@@ -42,9 +42,10 @@ pub struct SipMessage {
 
 impl SipMessage {
     pub(crate) fn new(core: usize, record: &Record) -> Self {
-        let call_id = sip::scan(&record.message).map_or(Cow::default(), |glance| {
-            String::from_utf8_lossy(glance.call_id)
-        });
+        let call_id = sip::scan(&record.message).map_or_else(
+            |_| Cow::default(),
+            |glance| String::from_utf8_lossy(glance.call_id),
+        );
         Self {
             time: record.at,
             core,

@@ -11,6 +11,8 @@ pub struct Sizes {
     pub server_transactions: usize,
     /// Client transactions (RFC 3261 §17.1).
     pub client_transactions: usize,
+    /// Subscriptions, in either role (RFC 6665).
+    pub subscriptions: usize,
     /// Deadlines, some of which will find nothing left to do.
     pub timers: usize,
 }
@@ -22,6 +24,7 @@ impl Endpoint {
             calls: self.calls.len(),
             server_transactions: self.servers.len(),
             client_transactions: self.clients.len(),
+            subscriptions: self.subscriptions.len(),
             timers: self.deadlines.len(),
         }
     }
