@@ -77,6 +77,7 @@ pub trait ShardQueries: Send + Sync + 'static {
     /// Has the conference call somebody. 100 says that the call is on its way; anything else is the status
     /// that a caller would get.
     fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16>;
+
     /// Asks every shard for the SIP messages it recorded, each from its own number on; None: from the
     /// oldest it has.
     fn trace(&self, from: &[Option<u64>]) -> Vec<oneshot::Receiver<Batch>>;
