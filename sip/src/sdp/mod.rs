@@ -99,8 +99,13 @@ pub enum Host {
 }
 
 impl Host {
+    /// SIPp writes IPv6 addresses in the brackets that belong into URIs.
     pub(crate) fn from_text(text: &str) -> Self {
-        text.parse()
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        bare.unwrap_or(text)
+            .parse()
             .map_or_else(|_| Self::Name(text.to_owned()), Self::Ip)
     }
 }

@@ -372,7 +372,8 @@ fn refused(offered: &Media) -> Media {
 fn describe(local: &Local, times: Vec<(u64, u64)>, media: Vec<Media>) -> SessionDescription {
     SessionDescription {
         origin: Origin {
-            username: "-".to_owned(),
+            // "-" would do, but some clients look for letters and digits (SIPp's own `regexp` is one).
+            username: "plenum".to_owned(),
             session_id: local.session_id,
             version: local.version,
             address: Host::Ip(local.address),

@@ -398,4 +398,15 @@ mod tests {
             Some("c=IN IP6 2001:db8::1")
         );
     }
+
+    #[test]
+    fn an_address_may_stand_in_brackets() {
+        for (text, host) in [
+            ("[::1]", Host::Ip("::1".parse().unwrap())),
+            ("[::1", Host::Name("[::1".to_owned())),
+        ] {
+            let description = parse(format!("v=0\nc=IN IP6 {text}").as_bytes()).unwrap();
+            assert_eq!(description.connection, Some(host), "{text}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ fn what_we_offer() {
     let offer = offer(&capabilities(), &local());
     assert_eq!(
         offer.to_string(),
-        "v=0\r\no=- 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+        "v=0\r\no=plenum 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
          m=audio 16384 RTP/AVP 96 9 0 8 101\r\n\
          a=rtpmap:96 opus/48000/2\r\na=fmtp:96 useinbandfec=1\r\n\
          a=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\

@@ -11,7 +11,7 @@ fn sipp_and_the_whole_answer() {
     let (answer, agreed) = answer(&offer, &capabilities(), &local()).unwrap();
     assert_eq!(
         answer.to_string(),
-        "v=0\r\no=- 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
+        "v=0\r\no=plenum 7 3 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
          t=3034423619 3042462419\r\nm=audio 16384 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n\
          a=ptime:20\r\na=sendrecv\r\n"
     );
