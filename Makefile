@@ -23,8 +23,8 @@ run: build  ## start a server on 127.0.0.1; more arguments in ARGS="..."
 call: build  ## call the running server with a tone for ten seconds
 	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
 
-test:  ## every test, end to end with SIPp and baresip too
-	@perf/setup.sh sipp baresip kill
+test:  ## every test, end to end with SIPp, baresip, linphone and Kamailio too
+	@perf/setup.sh sipp baresip linphonec kamailio kill
 	cargo test --workspace
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port

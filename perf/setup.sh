@@ -11,6 +11,8 @@ package_of() {
     case $1 in
         sipp) echo sip-tester ;;
         baresip) echo baresip-core ;;
+        linphonec) echo linphone-cli ;;
+        kamailio) echo kamailio ;;
         c++) echo g++ ;;
         kill) echo procps ;;
         curl) echo curl ;;
@@ -47,7 +49,8 @@ for tool in "$@"; do
             ;;
         *)
             package=$(package_of "$tool")
-            type -P "$tool" >/dev/null || packages+=("$package")
+            # Servers live in /usr/sbin, which is not on everybody's path.
+            PATH=$PATH:/usr/sbin type -P "$tool" >/dev/null || packages+=("$package")
             ;;
     esac
 done
@@ -56,3 +59,8 @@ done
 echo "setup: apt-get install ${packages[*]}"
 as_root DEBIAN_FRONTEND=noninteractive apt-get update -qq
 as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+
+# Debian starts what it installs. Tests start a Kamailio of their own, and port 5060 is Plenum's here.
+case " ${packages[*]} " in
+    *" kamailio "*) ! command -v systemctl >/dev/null || as_root systemctl disable --now kamailio || true ;;
+esac

@@ -2,6 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod baresip;
+pub mod kamailio;
+pub mod linphone;
+pub mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -24,7 +29,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// A running server; killed when dropped, if it has not ended before.
 pub struct Server {
-    _alone: MutexGuard<'static, ()>,
+    /// Of the first one of a test.
+    _alone: Option<MutexGuard<'static, ()>>,
     child: Child,
     pub sip: SocketAddr,
     pub http: SocketAddr,
@@ -41,6 +47,21 @@ impl Server {
     /// The same with a `sip.listen` that begins with `sip`.
     pub fn start_on(sip: SocketAddr, listen: &str, sets: &[&str]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::launch(Some(alone), sip, listen, sets)
+    }
+
+    /// One more beside `self`, for a test of several servers.
+    pub fn start_beside(&self, sets: &[&str]) -> Self {
+        let sip: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        Self::launch(None, sip, &format!("udp:{sip},tcp:{sip}"), sets)
+    }
+
+    fn launch(
+        alone: Option<MutexGuard<'static, ()>>,
+        sip: SocketAddr,
+        listen: &str,
+        sets: &[&str],
+    ) -> Self {
         let http = free_port();
         let (low, high) = rtp_ports();
         let mut all = vec![
@@ -75,13 +96,10 @@ impl Server {
             http: ([127, 0, 0, 1], http).into(),
             log,
         };
-        assert_eq!(
-            ready,
-            format!(
-                "plenum A ready sip={} http=http://{}\n",
-                server.sip, server.http
-            ),
-            "{}",
+        let addresses = format!(" ready sip={} http=http://{}\n", server.sip, server.http);
+        assert!(
+            ready.starts_with("plenum ") && ready.ends_with(&addresses),
+            "{ready:?} without {addresses:?}\n{}",
             server.log()
         );
         server
@@ -272,14 +290,20 @@ pub fn json(text: String) -> OwnedValue {
     simd_json::to_owned_value(&mut bytes).expect("JSON")
 }
 
-/// A port free for UDP and TCP on both loopback addresses, below the ephemeral ports so that no client socket takes it meanwhile.
+/// A port free for UDP and TCP on both loopback addresses, below the ephemeral ports so that no client
+/// socket takes it meanwhile.
 pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of so many in a row.
+pub fn free_ports(count: u16) -> u16 {
+    let is_free = |host: &str, port: u16| {
+        UdpSocket::bind((host, port)).is_ok() && TcpListener::bind((host, port)).is_ok()
+    };
     loop {
-        let port = next_port(1);
-        let is_free = |host: &str| {
-            UdpSocket::bind((host, port)).is_ok() && TcpListener::bind((host, port)).is_ok()
-        };
-        if is_free("127.0.0.1") && is_free("::1") {
+        let port = next_port(count);
+        if (port..port + count).all(|port| is_free("127.0.0.1", port) && is_free("::1", port)) {
             return port;
         }
     }
@@ -321,4 +345,20 @@ pub fn read_wav(path: &Path) -> Vec<i16> {
         .samples::<i16>()
         .map(|sample| sample.unwrap())
         .collect()
+}
+
+/// A minute of a tone of `hz`, longer than any call of a test; 16 bits at 8 kHz.
+pub fn write_tone(path: &Path, hz: f64) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 8_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    for i in 0..480_000 {
+        let phase = std::f64::consts::TAU * hz * f64::from(i) / 8_000.0;
+        writer.write_sample((phase.sin() * 8_000.0) as i16).unwrap();
+    }
+    writer.finalize().unwrap();
 }

@@ -1,0 +1,83 @@
+//! linphone on its command line, with files for a microphone and a loudspeaker.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::program::Program;
+use super::{free_port, write_tone};
+
+pub struct Linphone {
+    pub program: Program,
+}
+
+impl Linphone {
+    /// Says a tone of `hz` in its calls. `config` is added to section `[sip]` of its configuration.
+    pub fn start(hz: f64, config: &str) -> Self {
+        let port = free_port();
+        let home = Program::home("linphone", port);
+        write_tone(&home.join("tone.wav"), hz);
+        // Where it keeps its database; it does not make this directory itself.
+        fs::create_dir_all(home.join(".local/share/linphone")).unwrap();
+        let text = format!(
+            "[sip]\nsip_port={port}\nsip_tcp_port={port}\nguess_hostname=0\nuse_ipv6=0\nipv6_migration_done=1\n\
+             register_only_when_network_is_up=0\ncontact=\"Linphone\" <sip:linphone@127.0.0.1>\n{config}\n\
+             [rtp]\naudio_rtp_port={}\nbind_address=127.0.0.1\nprefer_ipv6=0\n",
+            free_port()
+        );
+        fs::write(home.join("linphonerc"), text).unwrap();
+        let mut command = Command::new("linphonec");
+        command.args(["-d", "5", "-l", "trace", "-c", "linphonerc"]);
+        let program = Program::start("linphone", home, command.stdin(Stdio::piped()));
+        let mut phone = Self { program };
+        phone.command("soundcard use files");
+        phone.program.wait_until("it uses files", |program| {
+            program
+                .log()
+                .contains("Using wav files instead of soundcard")
+        });
+        phone.command(&format!(
+            "play {}",
+            phone.program.file("tone.wav").display()
+        ));
+        phone.command(&format!(
+            "record {}",
+            phone.program.file("heard.wav").display()
+        ));
+        phone
+    }
+
+    /// A line as if it was typed (`help` lists them).
+    pub fn command(&mut self, command: &str) {
+        let stdin = self
+            .program
+            .child
+            .stdin
+            .as_mut()
+            .expect("its input is ours");
+        writeln!(stdin, "{command}").expect("it takes commands");
+    }
+
+    pub fn dial(&mut self, uri: &str) {
+        self.command(&format!("call <{uri}>"));
+    }
+
+    /// Everything it has heard so far: when it holds and resumes a call it goes on writing. The header of
+    /// the file is not up to date meanwhile.
+    pub fn heard(&self) -> Vec<i16> {
+        const HEADER_LEN: usize = 44;
+        let bytes = fs::read(self.program.file("heard.wav")).unwrap_or_default();
+        let samples = bytes.get(HEADER_LEN..).unwrap_or_default();
+        samples
+            .chunks_exact(2)
+            .map(|sample| i16::from_le_bytes([sample[0], sample[1]]))
+            .collect()
+    }
+
+    /// Ends its calls and itself.
+    pub fn quit(&mut self) {
+        self.command("quit");
+        let status = self.program.wait_for_end();
+        assert!(status.success(), "{status}");
+    }
+}

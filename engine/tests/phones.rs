@@ -1,0 +1,125 @@
+//! Phones that other people wrote: baresip and linphone in one room, over every transport.
+
+mod common;
+
+use common::baresip::Baresip;
+use common::linphone::Linphone;
+use common::program::is_installed;
+use common::{Phone, Server, read_wav, scratch, share_of_pitch};
+use simd_json::prelude::*;
+
+const BARESIP_HZ: f64 = 500.0;
+const LINPHONE_HZ: f64 = 800.0;
+
+/// Samples of a second.
+const SECOND: usize = 8_000;
+
+/// A tone that is there at all, beside another one as loud; one that is not, beside what a codec adds.
+const HEARD: f64 = 0.3;
+const UNHEARD: f64 = 0.01;
+
+#[test]
+fn phones_meet_over_udp() {
+    phones_meet("udp");
+}
+
+#[test]
+fn phones_meet_over_tcp() {
+    phones_meet("tcp");
+}
+
+/// They hear each other and not themselves, are not heard or do not hear while on hold, and leave.
+fn phones_meet(transport: &str) {
+    if !(is_installed("baresip") && is_installed("linphonec")) {
+        return;
+    }
+    let server = Server::start(&[]);
+    let uri = format!("{};transport={transport}", server.uri("lobby"));
+    let mut baresip = Baresip::start(BARESIP_HZ, "");
+    let mut linphone = Linphone::start(LINPHONE_HZ, "");
+    baresip.dial(&uri);
+    linphone.dial(&uri);
+    server.wait_until("both are in the room", |server| server.participants() == 2);
+
+    let both = listen(&server, &uri);
+    assert!(share_of_pitch(&both, BARESIP_HZ) > HEARD, "no baresip");
+    assert!(share_of_pitch(&both, LINPHONE_HZ) > HEARD, "no linphone");
+
+    // baresip on hold says nothing.
+    baresip.command("hold", "");
+    server.wait_until("baresip is on hold", |server| on_hold(server) == 1);
+    let alone = listen(&server, &uri);
+    assert!(
+        share_of_pitch(&alone, BARESIP_HZ) < UNHEARD,
+        "baresip talks"
+    );
+    assert!(share_of_pitch(&alone, LINPHONE_HZ) > HEARD, "no linphone");
+    baresip.command("resume", "");
+    server.wait_until("baresip is back", |server| on_hold(server) == 0);
+    let again = listen(&server, &uri);
+    assert!(share_of_pitch(&again, BARESIP_HZ) > HEARD, "no baresip");
+
+    // linphone on hold plays its file to the room, as music, and hears nothing.
+    linphone.command("pause");
+    server.wait_until("linphone is on hold", |server| on_hold(server) == 1);
+    linphone.program.wait_until("it knows", |program| {
+        program.log().contains("is now paused")
+    });
+    let before = linphone.heard().len();
+    listen(&server, &uri);
+    let held = linphone.heard().len();
+    assert!(
+        held - before < SECOND / 2,
+        "linphone hears what it has on hold"
+    );
+    linphone.command("resume");
+    server.wait_until("linphone is back", |server| on_hold(server) == 0);
+    server.wait_until("linphone hears again", |_| {
+        linphone.heard().len() > held + 2 * SECOND
+    });
+
+    linphone.command("terminate");
+    baresip.command("hangup", "");
+    server.wait_until("both have left", |server| server.participants() == 0);
+    linphone.quit();
+    let heard = linphone.heard();
+    let end = &heard[heard.len() - SECOND..];
+    assert!(
+        share_of_pitch(end, BARESIP_HZ) > 0.9,
+        "linphone hears no baresip"
+    );
+    assert!(
+        share_of_pitch(end, LINPHONE_HZ) < UNHEARD,
+        "linphone hears itself"
+    );
+    let heard = baresip.heard();
+    assert!(
+        share_of_pitch(&heard, LINPHONE_HZ) > 0.7,
+        "baresip hears no linphone"
+    );
+    assert!(
+        share_of_pitch(&heard, BARESIP_HZ) < UNHEARD,
+        "baresip hears itself"
+    );
+}
+
+/// What somebody hears who calls for two seconds, without the first half second.
+fn listen(server: &Server, uri: &str) -> Vec<i16> {
+    let record = scratch(&format!("listener-{}.wav", server.sip.port()));
+    let arguments = ["--record", record.to_str().unwrap(), "--seconds", "2"];
+    Phone::call(uri, &arguments).succeed();
+    let samples = read_wav(&record);
+    let _ = std::fs::remove_file(record);
+    samples[SECOND / 2..].to_vec()
+}
+
+fn on_hold(server: &Server) -> usize {
+    let (code, body) = server.get("/api/v1/conferences/lobby");
+    assert_eq!(code, 200, "{body}");
+    let room = common::json(body);
+    let participants = room["participants"].as_array().expect("a list");
+    participants
+        .iter()
+        .filter(|participant| participant["status"] == "on-hold")
+        .count()
+}
