@@ -5,10 +5,15 @@ use std::time::Instant;
 use super::call::{Abilities, Call, Phase, Up};
 use super::client::Purpose;
 use super::dialog::{Dialog, direct};
+use super::incoming::Identity;
 use super::{CallKey, Ended, Endpoint, Event, SlotKey};
 use crate::message::build::Extra;
-use crate::message::{Message, address};
+use crate::message::{Message, Start, address};
 use crate::{Body, Flow, ListenerIdentity};
+
+/// Peers that a forking proxy may bring us to by one INVITE; whoever comes later hangs up himself when no
+/// ACK comes.
+const FORKS_MAX: usize = 16;
 
 impl Endpoint {
     /// A response to our INVITE that is news.
@@ -16,20 +21,24 @@ impl Endpoint {
         &mut self,
         now: Instant,
         flow: Flow,
+        transaction: SlotKey,
         key: CallKey,
         response: &Message<'_>,
         status: u16,
     ) {
-        let Some(call) = self.call(key) else { return };
-        if call.is_up() {
-            if (200..300).contains(&status) {
-                self.on_accepted_again(now, flow, key, response);
+        let is_success = (200..300).contains(&status);
+        let waits = self
+            .call(key)
+            .is_some_and(|call| matches!(call.phase, Phase::Outgoing { .. }));
+        if !waits {
+            if is_success {
+                self.on_another_success(now, flow, transaction, key, response);
             }
             return;
         }
         match status {
             100..200 => self.on_progress(now, flow, key, response, status),
-            200..300 => self.on_accepted(now, flow, key, response),
+            200..300 => self.on_accepted(now, flow, transaction, key, response),
             _ => {
                 let retry_after = response.header("Retry-After").and_then(|value| {
                     value
@@ -55,39 +64,38 @@ impl Endpoint {
         response: &Message<'_>,
         status: u16,
     ) {
-        if let Some(Call {
-            phase: Phase::Outgoing {
-                cancelling: true, ..
-            },
-            ..
-        }) = self.call(key)
-        {
+        if self.call(key).is_some_and(|call| call.is_cancelling()) {
             // It could not be cancelled before (RFC 3261 §9.1).
             return self.send_cancel(now, key);
         }
-        if status > 100 {
-            let is_news = self.acknowledge_provisional(now, flow, key, response);
-            if is_news {
-                self.tell(Event::Progress { call: key, status });
-            }
+        if status > 100 && self.acknowledge_provisional(now, flow, key, response) {
+            self.tell(Event::Progress { call: key, status });
         }
     }
 
-    fn on_accepted(&mut self, now: Instant, flow: Flow, key: CallKey, response: &Message<'_>) {
+    fn on_accepted(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        transaction: SlotKey,
+        key: CallKey,
+        response: &Message<'_>,
+    ) {
         let (Ok(to), Ok(cseq)) = (response.to(), response.cseq()) else {
             return;
         };
+        if let Some(client) = self.client(transaction) {
+            client.answered.push(to.tag.clone());
+        }
         let listeners = self.config.listeners.clone();
         let Some(call) = self.call(key) else { return };
-        let Phase::Outgoing { cancelling, .. } = call.phase else {
-            return;
-        };
+        let cancelling = call.is_cancelling();
         call.peer = Abilities::of(response);
         call.dialog.remote = to.value;
         call.dialog.remote_tag = to.tag;
         call.dialog.learn(response, flow, &listeners);
         call.phase = Phase::Up(Up::default());
-        self.acknowledge(key, cseq.number);
+        self.acknowledge(transaction, key, cseq.number);
         if cancelling {
             // Answer and CANCEL crossed.
             self.end(key, Ended::Cancelled);
@@ -104,16 +112,16 @@ impl Endpoint {
         self.tell(Event::Accepted { call: key, body });
     }
 
-    /// RFC 3261 §13.2.2.4: the ACK of a 2xx is a request of its own, repeated when the 2xx is.
-    fn acknowledge(&mut self, key: CallKey, cseq: u32) {
+    /// RFC 3261 §13.2.2.4: the ACK of a 2xx is a request of its own, with the credentials of the INVITE,
+    /// repeated when the 2xx is.
+    pub(super) fn acknowledge(&mut self, transaction: SlotKey, key: CallKey, cseq: u32) {
         let branch = self.new_branch();
         let Some(flow) = self.call(key).map(|call| call.dialog.flow) else {
             return;
         };
         let via = self.via(&flow, &branch);
-        let user_agent = self.config.user_agent.clone();
+        let extra = self.ack_lines(transaction);
         let Some(call) = self.call(key) else { return };
-        let extra = Extra::default().line("User-Agent", user_agent);
         let ack = call.dialog.request("ACK", &via, cseq, extra, None);
         if let Some(up) = call.up() {
             up.ack = Some((cseq, ack.clone()));
@@ -121,53 +129,96 @@ impl Endpoint {
         self.transmit(flow, ack);
     }
 
-    /// The 2xx came again because its ACK was lost; or a fork has brought us to a second peer, who is told
-    /// at once that he is not needed (RFC 3261 §13.2.2.4).
-    fn on_accepted_again(
+    fn ack_lines(&mut self, transaction: SlotKey) -> Extra {
+        let extra = Extra::default().line("User-Agent", &self.config.user_agent);
+        let Some(client) = self.client(transaction) else {
+            return extra;
+        };
+        let Ok(invite) = Message::parse(client.request()) else {
+            return extra;
+        };
+        let names = ["Authorization", "Proxy-Authorization"];
+        let lines = names
+            .iter()
+            .filter_map(|name| Some((name, invite.header(name)?)));
+        lines.fold(extra, |extra, (name, value)| extra.line(name, value))
+    }
+
+    /// A 2xx that our call does not wait for. It came again because its ACK was lost; or a fork has brought
+    /// us to a second peer, or the first one after all was over, who is told at once that he is not needed
+    /// (RFC 3261 §13.2.2.4).
+    fn on_another_success(
         &mut self,
         now: Instant,
         flow: Flow,
+        transaction: SlotKey,
         key: CallKey,
         response: &Message<'_>,
     ) {
         let (Ok(to), Ok(cseq)) = (response.to(), response.cseq()) else {
             return;
         };
-        let branch = self.new_branch();
-        let Some(call) = self.call(key) else { return };
-        if call.dialog.remote_tag == to.tag {
-            if let Some(up) = call.up()
-                && let Some((number, ack)) = up.ack.clone()
+        if let Some(call) = self.call(key)
+            && call.dialog.remote_tag == to.tag
+        {
+            let flow = call.dialog.flow;
+            if let Some((number, ack)) = call.up().and_then(|up| up.ack.clone())
                 && number == cseq.number
             {
-                let flow = call.dialog.flow;
                 self.transmit(flow, ack);
             }
             return;
         }
+        let extra = self.ack_lines(transaction);
+        let Some(client) = self.client(transaction) else {
+            return;
+        };
+        let is_new = !client.answered.contains(&to.tag);
+        if is_new && client.answered.len() >= FORKS_MAX {
+            return;
+        }
+        let request = client.request().clone();
+        let credentials = client.credentials.clone();
+        let Ok(invite) = Message::parse(&request) else {
+            return;
+        };
+        let (Start::Request { uri, .. }, Ok(identity)) =
+            (invite.start, Identity::of(&invite, "INVITE"))
+        else {
+            return;
+        };
+        if is_new {
+            client.answered.push(to.tag.clone());
+        }
         let mut other = Dialog {
             flow,
-            call_id: call.dialog.call_id.clone(),
-            local: call.dialog.local.clone(),
+            call_id: identity.call_id,
+            local: identity.from.value,
             remote: to.value,
-            local_tag: call.dialog.local_tag.clone(),
+            local_tag: identity.from.tag.unwrap_or_default(),
             remote_tag: to.tag,
             local_cseq: cseq.number,
             remote_cseq: None,
             routes: Vec::new(),
-            target: call.dialog.target.clone(),
+            target: uri.to_owned(),
             contact: String::new(),
             only_udp: true,
         };
         other.learn(response, flow, &self.config.listeners);
-        let via = self.via(&other.flow, &branch);
-        let ack = other.request("ACK", &via, cseq.number, Extra::default(), None);
-        self.transmit(other.flow, ack);
         let branch = self.new_branch();
         let via = self.via(&other.flow, &branch);
-        let bye = other.request("BYE", &via, cseq.number + 1, Extra::default(), None);
-        // The peer absorbs the repetition, should his 2xx come more than twice.
-        self.start_client(now, branch, other.flow, bye, Purpose::Bye(other.key()));
+        let ack = other.request("ACK", &via, cseq.number, extra, None);
+        self.transmit(other.flow, ack);
+        if is_new {
+            let branch = self.new_branch();
+            let via = self.via(&other.flow, &branch);
+            let extra = Extra::default().line("User-Agent", &self.config.user_agent);
+            let bye = other.request("BYE", &via, cseq.number + 1, extra, None);
+            let bye = self.start_client(now, branch, other.flow, bye, Purpose::Bye(other.key()));
+            if let Some(bye) = self.client(bye) {
+                bye.credentials = credentials;
+            }
+        }
     }
 
     pub(super) fn on_refusal(
@@ -178,14 +229,11 @@ impl Endpoint {
         retry_after_s: Option<u32>,
         contacts: Vec<String>,
     ) {
-        let Some(Call {
-            phase: Phase::Outgoing { cancelling, .. },
-            ..
-        }) = self.call(key)
-        else {
+        let Some(call) = self.call(key) else { return };
+        if !matches!(call.phase, Phase::Outgoing { .. }) {
             return;
-        };
-        if *cancelling {
+        }
+        if call.is_cancelling() {
             self.end(key, Ended::Cancelled);
         } else if contacts.is_empty() {
             self.tell(Event::Rejected {

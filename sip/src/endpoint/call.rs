@@ -30,8 +30,8 @@ pub(super) struct Call {
     /// Our provisional responses that want a PRACK, as server.
     pub(super) reliability: Option<Box<Reliability>>,
     /// The peers that a forking proxy brought us to, as client: their tags, with the number of the last
-    /// provisional response acknowledged.
-    pub(super) branches: Vec<(String, u32)>,
+    /// provisional response acknowledged, if any was.
+    pub(super) branches: Vec<(String, Option<u32>)>,
     pub(super) credentials: Option<Arc<digest::Credentials>>,
     /// Subscriptions within this dialog, and how many REFERs have come in it.
     pub(super) subscriptions: Vec<SubscriptionKey>,
@@ -140,6 +140,17 @@ impl Call {
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Up(_))
+    }
+
+    /// We called, and want it no more.
+    pub(super) fn is_cancelling(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Outgoing {
+                cancelling: true,
+                ..
+            }
+        )
     }
 
     /// A BYE is still to be sent.

@@ -1,6 +1,7 @@
 //! Requests of ours on their way: which transport they take, what becomes of them, and when they are sent
 //! once more in another form (a challenge answered, a larger Session-Expires, UDP instead of TCP).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use super::{
     CallKey, ClientKey, ClientMachine, ClientTransaction, Endpoint, Event, SlotKey,
     SubscriptionKey, Wake,
 };
-use crate::digest;
+use crate::digest::{self, Credentials};
 use crate::message::build::{Extra, again};
 use crate::message::{Message, Start};
 use crate::transaction::invite_client::InviteClient;
@@ -52,6 +53,30 @@ impl Purpose {
     }
 }
 
+/// A request as it is about to be sent.
+struct Attempt {
+    flow: Flow,
+    /// The way it would have taken, had it not been too large.
+    udp: Option<Flow>,
+    request: Bytes,
+    purpose: Purpose,
+    credentials: Option<Arc<Credentials>>,
+    forms: u8,
+}
+
+impl Attempt {
+    fn new(flow: Flow, request: Bytes, purpose: Purpose) -> Self {
+        Self {
+            flow,
+            udp: None,
+            request,
+            purpose,
+            credentials: None,
+            forms: 1,
+        }
+    }
+}
+
 impl Endpoint {
     /// Sends a request within a dialog; None when that is gone.
     pub(super) fn send_in_dialog(
@@ -70,7 +95,22 @@ impl Endpoint {
         let (flow, cseq) = (dialog.flow, dialog.local_cseq);
         let via = self.via(&flow, &branch);
         let request = self.dialog(usage)?.request(method, &via, cseq, extra, body);
-        Some(self.start_client(now, branch, flow, request, purpose))
+        let credentials = self.credentials(usage);
+        Some(self.launch(
+            now,
+            branch,
+            Attempt {
+                credentials,
+                ..Attempt::new(flow, request, purpose)
+            },
+        ))
+    }
+
+    fn credentials(&mut self, usage: Usage) -> Option<Arc<Credentials>> {
+        match usage {
+            Usage::Call(call) => self.call(call)?.credentials.clone(),
+            Usage::Subscription(_) | Usage::Closing(_) => None,
+        }
     }
 
     /// Starts the transaction of a request, over TCP where it is too large for UDP.
@@ -82,25 +122,39 @@ impl Endpoint {
         request: Bytes,
         purpose: Purpose,
     ) -> SlotKey {
-        let only_udp = purpose
+        let usage = purpose.usage();
+        let credentials = usage.and_then(|usage| self.credentials(usage));
+        self.launch(
+            now,
+            branch,
+            Attempt {
+                credentials,
+                ..Attempt::new(flow, request, purpose)
+            },
+        )
+    }
+
+    fn launch(&mut self, now: Instant, branch: String, attempt: Attempt) -> SlotKey {
+        let only_udp = attempt
+            .purpose
             .usage()
             .and_then(|usage| self.dialog(usage))
             .is_some_and(|dialog| dialog.only_udp);
-        let roomier =
-            (flow.transport == Transport::Udp && request.len() > UDP_LEN_MAX && !only_udp)
-                .then(|| self.over_tcp(flow))
-                .flatten();
-        match roomier {
-            Some(tcp) => {
-                let request = again(&request, &self.via(&tcp, &branch), None, &[]);
-                let key = self.run_client(now, branch, tcp, request, purpose, 1);
-                if let Some(client) = self.client(key) {
-                    client.udp = Some(flow);
-                }
-                key
-            }
-            None => self.run_client(now, branch, flow, request, purpose, 1),
-        }
+        let flow = attempt.flow;
+        let is_large = flow.transport == Transport::Udp && attempt.request.len() > UDP_LEN_MAX;
+        let roomier = (is_large && !only_udp)
+            .then(|| self.over_tcp(flow))
+            .flatten();
+        let attempt = match roomier {
+            Some(tcp) => Attempt {
+                request: again(&attempt.request, &self.via(&tcp, &branch), None, &[]),
+                flow: tcp,
+                udp: Some(flow),
+                ..attempt
+            },
+            None => attempt,
+        };
+        self.run_client(now, branch, attempt)
     }
 
     fn over_tcp(&self, flow: Flow) -> Option<Flow> {
@@ -114,15 +168,15 @@ impl Endpoint {
         })
     }
 
-    fn run_client(
-        &mut self,
-        now: Instant,
-        branch: String,
-        flow: Flow,
-        request: Bytes,
-        purpose: Purpose,
-        forms: u8,
-    ) -> SlotKey {
+    fn run_client(&mut self, now: Instant, branch: String, attempt: Attempt) -> SlotKey {
+        let Attempt {
+            flow,
+            udp,
+            request,
+            purpose,
+            credentials,
+            forms,
+        } = attempt;
         let generation = self.next_generation();
         let timers = self.config.timers;
         let reliable = Reliable(flow.transport.is_reliable());
@@ -143,9 +197,11 @@ impl Endpoint {
             generation,
             branch: name.clone(),
             flow,
-            udp: None,
+            udp,
             purpose,
+            credentials,
             forms,
+            answered: Vec::new(),
             machine,
         };
         let key = SlotKey {
@@ -208,23 +264,19 @@ impl Endpoint {
             }
             ClientMachine::Other(machine) => machine.on_response(status, &mut acts),
         }
-        let (purpose, request, forms) = (
-            client.purpose.clone(),
-            client.request().clone(),
-            client.forms,
-        );
+        let purpose = client.purpose.clone();
+        let attempt = (status >= 300).then(|| client.attempt(flow));
         let deliver = acts.deliver;
         self.act_client(now, key, &mut acts);
         if !deliver {
             return;
         }
-        if status >= 300
-            && forms < FORMS_MAX
-            && self.try_otherwise(now, flow, response, status, &purpose, &request, forms)
+        if let Some(attempt) = attempt
+            && self.try_otherwise(now, response, status, attempt)
         {
             return;
         }
-        self.on_outcome(now, flow, purpose, status, Some(response));
+        self.on_outcome(now, flow, key, purpose, status, Some(response));
     }
 
     /// What came of a request; 408 without a response means that none came, 503 that it could not be sent.
@@ -232,16 +284,17 @@ impl Endpoint {
         &mut self,
         now: Instant,
         flow: Flow,
+        transaction: SlotKey,
         purpose: Purpose,
         status: u16,
         response: Option<&Message<'_>>,
     ) {
         match purpose {
             Purpose::Invite(call) => match response {
-                Some(response) => self.on_answer(now, flow, call, response, status),
+                Some(response) => self.on_answer(now, flow, transaction, call, response, status),
                 None => self.on_refusal(now, call, status, None, Vec::new()),
             },
-            Purpose::Refresh(call) => self.on_refreshed(now, call, status, response),
+            Purpose::Refresh(call) => self.on_refreshed(now, transaction, call, status, response),
             Purpose::Notify(subscription) => self.on_notified(now, subscription, status),
             Purpose::User(request, _) => self.tell(Event::Answered { request, status }),
             Purpose::Bye(_) | Purpose::Cancel | Purpose::Prack(_) => {}
@@ -249,64 +302,104 @@ impl Endpoint {
     }
 
     /// Sends a refused request once more, if what was wrong with it can be mended.
-    #[expect(clippy::too_many_arguments, reason = "a response and what it answers")]
     fn try_otherwise(
         &mut self,
         now: Instant,
-        flow: Flow,
         response: &Message<'_>,
         status: u16,
-        purpose: &Purpose,
-        request: &Bytes,
-        forms: u8,
+        attempt: Attempt,
     ) -> bool {
+        if attempt.forms >= FORMS_MAX || self.is_unwanted(&attempt.purpose) {
+            return false;
+        }
         let set = match status {
-            401 | 407 => self.answer_challenge(response, status, purpose, request),
-            422 => longer_session(response, request),
+            401 | 407 => self.answer_challenge(response, status, &attempt),
+            422 => longer_session(response, &attempt.request),
             _ => None,
         };
-        let (Some(set), Some(usage)) = (set, purpose.usage()) else {
+        let Some(set) = set else {
+            return false;
+        };
+        self.send_again(now, attempt, &set)
+    }
+
+    /// The request in another form: with a branch and a number of its own, and with these headers.
+    fn send_again(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        set: &[(&'static str, String)],
+    ) -> bool {
+        let Some(cseq) = self.next_number(&attempt) else {
             return false;
         };
         let branch = self.new_branch();
-        let Some(dialog) = self.dialog(usage) else {
-            return false;
+        let via = self.via(&attempt.flow, &branch);
+        let purpose = attempt.purpose.clone();
+        let attempt = Attempt {
+            request: again(&attempt.request, &via, Some(cseq), set),
+            forms: attempt.forms + 1,
+            ..attempt
         };
-        dialog.local_cseq += 1;
-        let cseq = dialog.local_cseq;
-        let via = self.via(&flow, &branch);
-        let request = again(request, &via, Some(cseq), &set);
-        let key = self.run_client(now, branch, flow, request, purpose.clone(), forms + 1);
-        if let Purpose::Invite(call) = purpose {
-            self.replace_invite(*call, key);
+        let key = self.launch(now, branch, attempt);
+        match purpose {
+            Purpose::Invite(call) => self.replace_invite(call, key),
+            // The end of a fork has the name of a dialog that may live.
+            Purpose::Bye(dialog)
+                if !matches!(self.dialog_of.get(&dialog), Some(Usage::Call(_))) =>
+            {
+                self.dialog_of.insert(dialog, Usage::Closing(key));
+            }
+            _ => {}
         }
         true
+    }
+
+    /// The number of a request that is sent again; None when its dialog is gone.
+    fn next_number(&mut self, attempt: &Attempt) -> Option<u32> {
+        match attempt.purpose.usage() {
+            Some(usage) => {
+                let dialog = self.dialog(usage)?;
+                dialog.local_cseq += 1;
+                Some(dialog.local_cseq)
+            }
+            // The last request of its dialog.
+            None => {
+                let request = Message::parse(&attempt.request).ok()?;
+                let number = request.cseq().ok()?.number;
+                (attempt.purpose != Purpose::Cancel).then_some(number + 1)
+            }
+        }
+    }
+
+    /// An INVITE that has been cancelled is not worth another form.
+    fn is_unwanted(&mut self, purpose: &Purpose) -> bool {
+        let Purpose::Invite(call) = purpose else {
+            return false;
+        };
+        self.call(*call).is_none_or(|call| call.is_cancelling())
     }
 
     fn answer_challenge(
         &mut self,
         response: &Message<'_>,
         status: u16,
-        purpose: &Purpose,
-        request: &Bytes,
+        attempt: &Attempt,
     ) -> Option<Vec<(&'static str, String)>> {
-        let (Purpose::Invite(call) | Purpose::Refresh(call)) = *purpose else {
-            return None;
-        };
+        let credentials = attempt.credentials.as_ref()?;
         let (asks, answers) = match status {
             401 => ("WWW-Authenticate", "Authorization"),
             _ => ("Proxy-Authenticate", "Proxy-Authorization"),
         };
         let challenges: Vec<&str> = response.all(asks).collect();
         let cnonce = format!("{:016x}", self.random());
-        let credentials = self.call(call)?.credentials.clone()?;
-        let request = Message::parse(request).ok()?;
+        let request = Message::parse(&attempt.request).ok()?;
         let Start::Request { method, uri, .. } = request.start else {
             return None;
         };
         let answer = digest::answer(
             challenges,
-            &credentials,
+            credentials,
             &digest::Request {
                 method,
                 uri,
@@ -350,7 +443,7 @@ impl Endpoint {
             self.drop_client(key);
         }
         if acts.timed_out {
-            self.on_outcome(now, flow, purpose, 408, None);
+            self.on_outcome(now, flow, key, purpose, 408, None);
         }
     }
 
@@ -388,31 +481,30 @@ impl Endpoint {
             let Some(client) = self.client(key) else {
                 continue;
             };
-            let (purpose, udp, request) =
-                (client.purpose.clone(), client.udp, client.request().clone());
+            let (udp, attempt) = (client.udp, client.attempt(flow));
             self.drop_client(key);
             match udp {
-                Some(udp) => self.fall_back(now, udp, &request, purpose),
-                None => self.on_outcome(now, flow, purpose, 503, None),
+                Some(udp) => self.fall_back(now, key, udp, attempt),
+                None => self.on_outcome(now, flow, key, attempt.purpose, 503, None),
             }
         }
     }
 
-    fn fall_back(&mut self, now: Instant, udp: Flow, request: &Bytes, purpose: Purpose) {
-        if let Some(usage) = purpose.usage()
+    /// Its number is a new one: others of the dialog may have overtaken it.
+    fn fall_back(&mut self, now: Instant, failed: SlotKey, udp: Flow, attempt: Attempt) {
+        if let Some(usage) = attempt.purpose.usage()
             && let Some(dialog) = self.dialog(usage)
         {
             dialog.only_udp = true;
         }
-        let branch = self.new_branch();
-        let request = again(request, &self.via(&udp, &branch), None, &[]);
-        let call = match purpose {
-            Purpose::Invite(call) => Some(call),
-            _ => None,
+        let (flow, purpose) = (attempt.flow, attempt.purpose.clone());
+        let attempt = Attempt {
+            flow: udp,
+            udp: None,
+            ..attempt
         };
-        let key = self.run_client(now, branch, udp, request, purpose, 1);
-        if let Some(call) = call {
-            self.replace_invite(call, key);
+        if self.is_unwanted(&purpose) || !self.send_again(now, attempt, &[]) {
+            self.on_outcome(now, flow, failed, purpose, 503, None);
         }
     }
 
@@ -426,7 +518,8 @@ impl Endpoint {
         headers: &[(&str, String)],
         body: Option<&Body>,
     ) -> Option<ClientKey> {
-        self.call(call)?.is_up().then_some(())?;
+        let known = self.call(call)?;
+        (known.is_up() && !known.ended).then_some(())?;
         let extra = headers
             .iter()
             .fold(Extra::default(), |extra, (name, value)| {
@@ -441,6 +534,20 @@ impl Endpoint {
 }
 
 impl ClientTransaction {
+    /// The attempt that this is, for another; `flow` is where it was answered.
+    fn attempt(&self, flow: Flow) -> Attempt {
+        // The same connection, whose number is known by now.
+        let is_connection = self.flow.transport == flow.transport && flow.transport.is_reliable();
+        Attempt {
+            flow: if is_connection { flow } else { self.flow },
+            udp: self.udp,
+            request: self.request().clone(),
+            purpose: self.purpose.clone(),
+            credentials: self.credentials.clone(),
+            forms: self.forms,
+        }
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         match &self.machine {
             ClientMachine::Invite(machine) => machine.is_pending(),

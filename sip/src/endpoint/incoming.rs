@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::call::{Abilities, Call, Phase};
-use super::dialog::Dialog;
+use super::dialog::{Dialog, DialogKey};
 use super::event::{Invite, Method, Request};
 use super::subscription::expires_asked;
 use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, ServerTransaction, SlotKey};
@@ -169,7 +169,7 @@ impl Endpoint {
             (Some(malformed), _) => Err(malformed.into()),
             _ if !self.recognises(method) => Err(Refusal::with(501, "Allow", self.allow())),
             (None, Err(malformed)) => Err((*malformed).into()),
-            (None, Ok(identity)) => self.judge(message, method, uri, identity),
+            (None, Ok(identity)) => self.judge(message, method, uri, identity, &via),
         };
         let (identity, ()) = match (identity, verdict) {
             (Ok(identity), Ok(())) => (identity, ()),
@@ -178,12 +178,12 @@ impl Endpoint {
                 return self.refuse(flow, message, &via, malformed.into());
             }
         };
-        if self.servers.len() >= self.config.transactions_max {
-            // Who is in a call is served as long as there is memory at all; others come again.
+        // Who is in a call is served for longer; others come again.
+        let is_known = identity.to.tag.is_some() || method == "CANCEL";
+        let most = self.config.transactions_max * if is_known { 2 } else { 1 };
+        if self.servers.len() >= most {
             self.counters.dropped += 1;
-            if identity.to.tag.is_none() {
-                return;
-            }
+            return;
         }
         let incoming = Incoming {
             message,
@@ -206,14 +206,28 @@ impl Endpoint {
         method: &str,
         uri: &str,
         identity: &Identity,
+        via: &Via,
     ) -> Result<(), Refusal> {
         let allow = self.allow();
         let is_ours = allow.split(", ").any(|known| known == method);
         if !is_ours {
             return Err(Refusal::with(405, "Allow", allow));
         }
+        // Of a transaction, or a dialog, that is unknown nothing need be remembered.
         if method == "CANCEL" {
-            return Ok(());
+            let known = self
+                .server_of
+                .contains_key(&Key::of_cancelled(message, via));
+            return known.then_some(()).ok_or_else(|| Refusal::new(481));
+        }
+        if let Some(tag) = &identity.to.tag {
+            let dialog = DialogKey {
+                call_id: identity.call_id.clone(),
+                local_tag: tag.clone(),
+            };
+            if !self.dialog_of.contains_key(&dialog) {
+                return Err(Refusal::new(481));
+            }
         }
         let unknown: Vec<&str> = message
             .words("Require")

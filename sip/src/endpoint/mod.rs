@@ -13,11 +13,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::digest::Credentials;
 use crate::message::build::Template;
 use crate::overload::Feedback;
 use crate::transaction::invite_client::InviteClient;
@@ -66,7 +68,8 @@ pub struct Config {
     pub seed: u64,
     /// Calls, and subscriptions, beyond this are refused with 503.
     pub calls_max: usize,
-    /// Requests outside of a dialog are dropped while this many others are remembered.
+    /// Requests outside of a dialog are dropped while this many others are remembered, those within one
+    /// while twice as many are.
     pub transactions_max: usize,
     pub session: SessionPolicy,
     /// Contacts carry `isfocus` (RFC 4579 §5.1): who answers here is a conference.
@@ -203,8 +206,12 @@ struct ClientTransaction {
     /// The way it would have taken, had it not been too large.
     udp: Option<Flow>,
     purpose: Purpose,
+    /// For a challenge on the way.
+    credentials: Option<Arc<Credentials>>,
     /// In how many forms it has been tried, this one included.
     forms: u8,
+    /// The To-tags of the 2xx to an INVITE that have been acknowledged: a forking proxy brings several.
+    answered: Vec<Option<String>>,
     machine: ClientMachine,
 }
 

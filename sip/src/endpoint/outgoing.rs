@@ -21,7 +21,7 @@ use crate::{Body, Flow};
 pub enum Named {
     /// A call that is answered.
     Confirmed(CallKey),
-    /// One that is not yet.
+    /// One of ours that rings; who rings here cannot be replaced (RFC 3891 §3).
     Early(CallKey),
     /// One that has just ended.
     Over,
@@ -303,12 +303,20 @@ impl Endpoint {
         let Some(call) = self.call(key) else {
             return Named::Unknown;
         };
-        // A peer of before RFC 3261 has no tag, which is then called 0.
-        let tag = call.dialog.remote_tag.as_deref().unwrap_or("0");
-        match (tag == from_tag, call.is_up()) {
-            (true, true) => Named::Confirmed(key),
-            (true, false) => Named::Early(key),
-            (false, _) => Named::Unknown,
+        match call.phase {
+            Phase::Up(_) => {
+                // A peer of before RFC 3261 has no tag, which is then called 0.
+                let tag = call.dialog.remote_tag.as_deref().unwrap_or("0");
+                match (tag == from_tag, call.ended) {
+                    (true, false) => Named::Confirmed(key),
+                    (true, true) => Named::Over,
+                    (false, _) => Named::Unknown,
+                }
+            }
+            Phase::Outgoing { .. } if call.branches.iter().any(|(tag, _)| tag == from_tag) => {
+                Named::Early(key)
+            }
+            Phase::Outgoing { .. } | Phase::Incoming { .. } => Named::Unknown,
         }
     }
 

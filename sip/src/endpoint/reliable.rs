@@ -144,18 +144,16 @@ impl Endpoint {
         key: CallKey,
         response: &Message<'_>,
     ) -> bool {
+        let Ok(identity) = Identity::of(response, "INVITE") else {
+            return false;
+        };
         let wants = response
             .words("Require")
             .any(|option| option.eq_ignore_ascii_case("100rel"));
         let rseq: Option<u32> = response.header("RSeq").and_then(|rseq| rseq.parse().ok());
-        let (true, Some(rseq)) = (wants, rseq) else {
-            return true;
-        };
-        let Ok(identity) = Identity::of(response, "INVITE") else {
-            return false;
-        };
+        let rseq = rseq.filter(|_| wants);
         let Some(tag) = identity.to.tag.clone() else {
-            return false;
+            return rseq.is_none();
         };
         let branch = self.new_branch();
         let user_agent = self.config.user_agent.clone();
@@ -163,13 +161,21 @@ impl Endpoint {
         let Some(call) = self.call(key) else {
             return false;
         };
-        match call.branches.iter().position(|(known, _)| *known == tag) {
-            Some(place) if rseq == call.branches[place].1.wrapping_add(1) => {
-                call.branches[place].1 = rseq;
+        let known = call.branches.iter().position(|(known, _)| *known == tag);
+        let has_room = call.branches.len() < BRANCHES_MAX;
+        let Some(rseq) = rseq else {
+            if known.is_none() && has_room {
+                call.branches.push((tag, None));
+            }
+            return true;
+        };
+        match known.map(|place| &mut call.branches[place].1) {
+            Some(last) if last.is_none_or(|last| rseq == last.wrapping_add(1)) => {
+                *last = Some(rseq);
             }
             // Again, or out of order: its turn comes when it is sent anew.
             Some(_) => return false,
-            None if call.branches.len() < BRANCHES_MAX => call.branches.push((tag, rseq)),
+            None if has_room => call.branches.push((tag, Some(rseq))),
             None => return false,
         }
         call.dialog.local_cseq += 1;

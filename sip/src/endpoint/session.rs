@@ -7,9 +7,9 @@ use super::call::{Abilities, Call};
 use super::client::Purpose;
 use super::dialog::Usage;
 use super::incoming::{Refusal, SUPPORTED};
-use super::{CallKey, Ended, Endpoint, Wake};
-use crate::message::Message;
+use super::{CallKey, Ended, Endpoint, SlotKey, Wake};
 use crate::message::build::Extra;
+use crate::message::{CSeq, Message};
 
 /// Longest interval worth timing: a day.
 pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
@@ -261,6 +261,7 @@ impl Endpoint {
     pub(super) fn on_refreshed(
         &mut self,
         now: Instant,
+        transaction: SlotKey,
         key: CallKey,
         status: u16,
         response: Option<&Message<'_>>,
@@ -275,7 +276,12 @@ impl Endpoint {
         match status {
             200..300 => {
                 if let Some(response) = response {
-                    self.acknowledge_refresh(now, key, response);
+                    // The 2xx of an INVITE wants an ACK; its description is the one we have, for ours was.
+                    if let Ok(CSeq { number, method }) = response.cseq()
+                        && method == "INVITE"
+                    {
+                        self.acknowledge(transaction, key, number);
+                    }
                     if was_refreshing {
                         self.session_answered(now, key, response);
                     }
@@ -297,26 +303,5 @@ impl Endpoint {
                 self.try_refresh_again(now, key, after);
             }
         }
-    }
-
-    /// The 2xx of a re-INVITE wants an ACK; its description is the one we have, for ours was.
-    fn acknowledge_refresh(&mut self, _now: Instant, key: CallKey, response: &Message<'_>) {
-        let Ok(cseq) = response.cseq() else { return };
-        if cseq.method != "INVITE" {
-            return;
-        }
-        let branch = self.new_branch();
-        let Some(flow) = self.call(key).map(|call| call.dialog.flow) else {
-            return;
-        };
-        let via = self.via(&flow, &branch);
-        let Some(call) = self.call(key) else { return };
-        let ack = call
-            .dialog
-            .request("ACK", &via, cseq.number, Extra::default(), None);
-        if let Some(up) = call.up() {
-            up.ack = Some((cseq.number, ack.clone()));
-        }
-        self.transmit(flow, ack);
     }
 }
