@@ -215,6 +215,10 @@ impl Focus {
     ) {
         // RFC 3261 §11.2: the status that an INVITE would get. Without a user part the server itself is meant.
         let refused = match user {
+            // A proxy asks so whether it is to send calls here.
+            None if self.admission.is_closed() => {
+                Some(rejection(self.admission.not_now(self.random.next_u64())))
+            }
             None | Some(RoomName::CONTROL) => None,
             Some(user) => self
                 .room_asked_for(Some(user))
