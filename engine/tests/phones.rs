@@ -1,11 +1,16 @@
 //! Phones that other people wrote: baresip and linphone in one room, over every transport.
 
+#[path = "common/certificates.rs"]
+mod certificates;
 mod common;
 
+use std::net::SocketAddr;
+
+use certificates::Authority;
 use common::baresip::Baresip;
 use common::linphone::Linphone;
 use common::program::is_installed;
-use common::{Phone, Server, read_wav, scratch, share_of_pitch};
+use common::{Phone, Server, free_port, read_wav, scratch, share_of_pitch};
 use simd_json::prelude::*;
 
 const BARESIP_HZ: f64 = 500.0;
@@ -28,27 +33,41 @@ fn phones_meet_over_tcp() {
     phones_meet("tcp");
 }
 
+/// Both believe the server's certificate, because of who signed it.
+#[test]
+fn phones_meet_over_tls() {
+    phones_meet("tls");
+}
+
 /// They hear each other and not themselves, are not heard or do not hear while on hold, and leave.
 fn phones_meet(transport: &str) {
     if !(is_installed("baresip") && is_installed("linphonec")) {
         return;
     }
-    let server = Server::start(&[]);
-    let uri = format!("{};transport={transport}", server.uri("lobby"));
-    let mut baresip = Baresip::start(BARESIP_HZ, "");
-    let mut linphone = Linphone::start(LINPHONE_HZ, "");
+    let authority = Authority::new(&format!("phones-{transport}"));
+    let certificate = authority.sign("server");
+    let [pem, key] = certificate.sets();
+    let [sip, tls]: [SocketAddr; 2] = [(); 2].map(|()| ([127, 0, 0, 1], free_port()).into());
+    let listen = format!("udp:{sip},tcp:{sip},tls:{tls}");
+    let server = Server::start_on(sip, &listen, &[&pem, &key]);
+    let address = if transport == "tls" { tls } else { sip };
+    let uri = format!("sip:lobby@{address};transport={transport}");
+    let ca = authority.pem.display();
+    let mut baresip = Baresip::start(BARESIP_HZ, &format!("sip_cafile {ca}\n"));
+    let mut linphone = Linphone::start(LINPHONE_HZ, &format!("root_ca={ca}\n"));
     baresip.dial(&uri);
-    linphone.dial(&uri);
+    // Of the names in a certificate linphone compares those that are no addresses.
+    linphone.dial(&uri.replace("127.0.0.1", "localhost"));
     server.wait_until("both are in the room", |server| server.participants() == 2);
 
-    let both = listen(&server, &uri);
+    let both = hear_room(&server);
     assert!(share_of_pitch(&both, BARESIP_HZ) > HEARD, "no baresip");
     assert!(share_of_pitch(&both, LINPHONE_HZ) > HEARD, "no linphone");
 
     // baresip on hold says nothing.
     baresip.command("hold", "");
     server.wait_until("baresip is on hold", |server| on_hold(server) == 1);
-    let alone = listen(&server, &uri);
+    let alone = hear_room(&server);
     assert!(
         share_of_pitch(&alone, BARESIP_HZ) < UNHEARD,
         "baresip talks"
@@ -56,7 +75,7 @@ fn phones_meet(transport: &str) {
     assert!(share_of_pitch(&alone, LINPHONE_HZ) > HEARD, "no linphone");
     baresip.command("resume", "");
     server.wait_until("baresip is back", |server| on_hold(server) == 0);
-    let again = listen(&server, &uri);
+    let again = hear_room(&server);
     assert!(share_of_pitch(&again, BARESIP_HZ) > HEARD, "no baresip");
 
     // linphone on hold plays its file to the room, as music, and hears nothing.
@@ -66,7 +85,7 @@ fn phones_meet(transport: &str) {
         program.log().contains("is now paused")
     });
     let before = linphone.heard().len();
-    listen(&server, &uri);
+    hear_room(&server);
     let held = linphone.heard().len();
     assert!(
         held - before < SECOND / 2,
@@ -103,11 +122,11 @@ fn phones_meet(transport: &str) {
     );
 }
 
-/// What somebody hears who calls for two seconds, without the first half second.
-fn listen(server: &Server, uri: &str) -> Vec<i16> {
+/// What somebody hears who calls over UDP for two seconds, without the first half second.
+fn hear_room(server: &Server) -> Vec<i16> {
     let record = scratch(&format!("listener-{}.wav", server.sip.port()));
     let arguments = ["--record", record.to_str().unwrap(), "--seconds", "2"];
-    Phone::call(uri, &arguments).succeed();
+    Phone::call(&server.uri("lobby"), &arguments).succeed();
     let samples = read_wav(&record);
     let _ = std::fs::remove_file(record);
     samples[SECOND / 2..].to_vec()
