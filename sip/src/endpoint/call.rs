@@ -12,7 +12,7 @@ use super::session::{Session, Wish};
 use super::{CallKey, Ended, Endpoint, Event, SlotKey, SubscriptionKey, Wake};
 use crate::message::Message;
 use crate::message::build::Extra;
-use crate::{Body, Flow, Transport, digest};
+use crate::{Body, Flow, digest};
 
 #[derive(Debug)]
 pub(super) struct Call {
@@ -283,19 +283,8 @@ impl Endpoint {
         for key in keys {
             let listeners = self.config.listeners.clone();
             let Some(call) = self.call(key) else { continue };
-            let uri = match call.dialog.routes.first() {
-                Some(route) => crate::message::address(route),
-                None => Some(call.dialog.target.clone()),
-            };
-            let nowhere = Flow {
-                peer: ([0, 0, 0, 0], 0).into(),
-                ..flow
-            };
-            let anew = uri.and_then(|uri| super::dialog::direct(&uri, nowhere, &listeners));
-            match anew {
-                Some(anew) if call.is_up() && anew.transport != Transport::Udp => {
-                    call.dialog.flow = anew;
-                }
+            match call.dialog.reached_anew(&listeners) {
+                Some(anew) if call.is_up() => call.dialog.flow = anew,
                 _ => {
                     self.end(key, Ended::TransportFailed);
                     self.drop_call(now, key);

@@ -83,6 +83,19 @@ impl Dialog {
         }
     }
 
+    /// A new connection for one that is gone; None where none can be made.
+    pub(super) fn reached_anew(&self, listeners: &[ListenerIdentity]) -> Option<Flow> {
+        let uri = match self.routes.first() {
+            Some(route) => address(route)?,
+            None => self.target.clone(),
+        };
+        let nowhere = Flow {
+            peer: ([0; 4], 0).into(),
+            ..self.flow
+        };
+        direct(&uri, nowhere, listeners).filter(|anew| anew.transport != Transport::Udp)
+    }
+
     pub(super) fn key(&self) -> DialogKey {
         DialogKey {
             call_id: self.call_id.clone(),
@@ -96,8 +109,10 @@ impl Dialog {
     }
 
     /// Follows the peer to where he now speaks from: another connection, or another mapping of his NAT.
-    pub(super) fn follow(&mut self, flow: Flow) {
-        let is_same_way = self.flow.transport == flow.transport && self.routes.is_empty();
+    /// A proxy that brought his request and recorded no route is not where he is.
+    pub(super) fn follow(&mut self, request: &Message<'_>, flow: Flow) {
+        let is_himself = self.routes.is_empty() && request.all("Via").count() == 1;
+        let is_same_way = self.flow.transport == flow.transport && is_himself;
         if is_same_way || self.flow.peer == flow.peer {
             self.flow = flow;
         }

@@ -62,7 +62,7 @@ impl Endpoint {
             return Err(Refusal::new(500));
         }
         call.dialog.remote_cseq = Some(number);
-        call.dialog.follow(flow);
+        call.dialog.follow(message, flow);
         // The user has been told that it is over; only our BYE has to wait for an ACK.
         if call.ended && method != "BYE" {
             return Err(Refusal::new(481));

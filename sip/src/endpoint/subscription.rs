@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Purpose;
 use super::dialog::{Dialog, Usage};
-use super::incoming::{Identity, Refusal, SUPPORTED};
+use super::incoming::{Identity, RETRY_AFTER_S, Refusal, SUPPORTED};
 use super::{CallKey, Endpoint, Event, RequestKey, SlotKey, SubscriptionKey, Wake};
 use crate::message::Message;
 use crate::message::build::Extra;
@@ -65,7 +65,13 @@ impl Endpoint {
         let (is_refer, number) = (server.is_refer, server.cseq);
         let contact = self.contact_value(contact_user, &flow);
         if self.subscriptions.len() >= self.config.calls_max {
-            self.respond(now, transaction, 503, Extra::default(), None);
+            let extra = Extra::default().line("Retry-After", RETRY_AFTER_S);
+            self.respond(now, transaction, 503, extra, None);
+            return None;
+        }
+        if call.is_some_and(|call| self.call(call).is_none()) {
+            // It ended while the user was thinking.
+            self.respond(now, transaction, 481, Extra::default(), None);
             return None;
         }
         let (dialog, event) = match (call, dialog) {
@@ -155,8 +161,9 @@ impl Endpoint {
             return;
         }
         subscription.ending = notice.ended.is_some();
-        if subscription.queue.len() >= QUEUE_MAX && !subscription.ending {
-            return;
+        // Who answers too slowly misses what is oldest, never the last word.
+        if subscription.queue.len() >= QUEUE_MAX {
+            subscription.queue.pop_front();
         }
         subscription.queue.push_back(notice);
         self.send_notice(now, key);
@@ -199,7 +206,9 @@ impl Endpoint {
             return;
         };
         subscription.pending = false;
-        if subscription.ending && subscription.queue.is_empty() {
+        let is_over = subscription.queue.is_empty() || status >= 300;
+        if subscription.ending && is_over {
+            // The user is through with it already.
             self.drop_subscription(key);
         } else if status >= 300 {
             // RFC 6665 §4.2.2: whoever refuses a NOTIFY, or does not answer it, wants none.
@@ -235,16 +244,24 @@ impl Endpoint {
                 return Err(Refusal::new(500));
             }
             dialog.remote_cseq = Some(identity.cseq.number);
-            dialog.follow(flow);
-            if let Some(target) = request.contact()? {
-                dialog.target = target;
-            }
+            dialog.follow(request, flow);
         }
         if identity.cseq.method != "SUBSCRIBE" || !subscription.is_for(request) {
             return Err(gone());
         }
         let expires_s = expires_asked(request)?;
-        let extra = Extra::default().line("Expires", expires_s);
+        let usage = subscription.usage(key);
+        let target = request.contact()?;
+        let Some(dialog) = self.dialog(usage) else {
+            return Err(gone());
+        };
+        if let Some(target) = target {
+            dialog.target = target;
+        }
+        let contact = dialog.contact.clone();
+        let extra = Extra::default()
+            .line("Expires", expires_s)
+            .line("Contact", contact);
         self.respond(now, transaction, 200, extra, None);
         if expires_s == 0 {
             self.tell(Event::Unsubscribed {
@@ -347,14 +364,7 @@ impl Endpoint {
             if let Place::Own(dialog) = &mut subscription.dialog
                 && dialog.flow.stream == flow.stream
                 && dialog.flow.transport == flow.transport
-                && let Some(anew) = super::dialog::direct(
-                    &dialog.target,
-                    Flow {
-                        peer: ([0; 4], 0).into(),
-                        ..flow
-                    },
-                    &self.config.listeners,
-                )
+                && let Some(anew) = dialog.reached_anew(&self.config.listeners)
             {
                 dialog.flow = anew;
             }
@@ -372,8 +382,19 @@ impl Subscription {
 
     fn is_for(&self, request: &Message<'_>) -> bool {
         let asked = request.header("Event").unwrap_or_default();
-        asked.eq_ignore_ascii_case(&self.event)
+        event_and_id(asked) == event_and_id(&self.event)
     }
+}
+
+/// What tells subscriptions of one dialog apart (RFC 6665 §8.2.1); other parameters do not.
+fn event_and_id(value: &str) -> (String, Option<&str>) {
+    let mut parts = value.split(';').map(str::trim);
+    let package = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let id = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("id"))
+        .map(|(_, id)| id.trim());
+    (package, id)
 }
 
 /// The seconds a SUBSCRIBE asks for: 0, or within what is given here.
