@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::parameters::parameters;
 use super::{Message, Via, status};
 use crate::overload::{self, Feedback};
 use crate::{Body, Flow, Transport};
@@ -142,18 +143,23 @@ pub(crate) fn finish(mut text: String, body: Option<&Body>) -> Bytes {
 /// place of the wish for it (RFC 7339 §4).
 fn with_source(value: &str, via: &Via, source: SocketAddr, overload: Option<&Feedback>) -> String {
     let overload = overload.filter(|_| overload::is_asked_for(value));
-    // A `received` in a request is nobody's but ours to write.
-    let params = value.split(';').enumerate().filter(|(index, param)| {
-        let name = param.split('=').next().unwrap_or_default().trim();
-        *index == 0
-            || !(name.eq_ignore_ascii_case("received")
-                || name.eq_ignore_ascii_case("rport")
-                || overload.is_some() && overload::is_parameter(name))
-    });
-    let mut value = params
-        .map(|(_, param)| param.trim())
-        .collect::<Vec<_>>()
-        .join(";");
+    let (hop, rest) = match value.split_once(';') {
+        Some((hop, rest)) => (hop.trim_end(), Some(rest)),
+        None => (value, None),
+    };
+    let mut value = hop.to_owned();
+    for (name, content) in rest.into_iter().flat_map(parameters) {
+        // A `received` in a request is nobody's but ours to write.
+        let is_ours = ["", "received", "rport"]
+            .iter()
+            .any(|ours| name.eq_ignore_ascii_case(ours))
+            || overload.is_some() && overload::is_parameter(name);
+        let _ = match content {
+            _ if is_ours => Ok(()),
+            "" => write!(value, ";{name}"),
+            _ => write!(value, ";{name}={content}"),
+        };
+    }
     let _ = write!(value, ";received={}", source.ip());
     if via.asks_for_rport {
         let _ = write!(value, ";rport={}", source.port());
@@ -333,6 +339,12 @@ mod tests {
             "192.0.2.7:40000",
             "SIP/2.0/UDP 10.0.0.1:5062;branch=z9hG4bKa;received=192.0.2.7",
             "192.0.2.7:5062",
+        );
+        check(
+            "SIP/2.0/UDP h;;lr;x=\"a;received=b\";Received=c;branch=z9hG4bKa",
+            "192.0.2.7:40000",
+            "SIP/2.0/UDP h;lr;x=\"a;received=b\";branch=z9hG4bKa;received=192.0.2.7",
+            "192.0.2.7:5060",
         );
         check(
             "SIP/2.0/UDP h",
