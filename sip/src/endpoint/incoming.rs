@@ -41,7 +41,7 @@ pub(super) const SUPPORTED: &str = "100rel, timer, replaces, join, norefersub";
 const SDP: &str = "application/sdp";
 
 /// Seconds asked for when the endpoint itself is full.
-const RETRY_AFTER_S: u32 = 5;
+pub(super) const RETRY_AFTER_S: u32 = 5;
 
 /// A status with the header lines that explain it.
 #[derive(Debug)]
