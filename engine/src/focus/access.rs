@@ -161,3 +161,109 @@ impl Door {
         Err(challenges.into_iter().fold(Rejection::new(401), challenge))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sip::digest::Credentials;
+
+    use super::*;
+
+    const URI: &str = "sip:board@192.0.2.1";
+
+    fn door(users: &str) -> (Door, Config) {
+        let name = format!(
+            "plenum-access-{}-{:?}.toml",
+            std::process::id(),
+            std::thread::current().id()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, users).unwrap();
+        let sets = [
+            format!("auth.users={}", path.display()),
+            "auth.trusted=198.51.100.0/24".to_owned(),
+            "rooms.policies=board=authenticated,sales=pin:4711".to_owned(),
+        ];
+        let config = Config::load(None, [].into_iter(), &sets, &[0]).unwrap();
+        let access = Access::load(&config.auth);
+        std::fs::remove_file(path).unwrap();
+        (Door::new(Arc::new(access.unwrap())), config)
+    }
+
+    fn asking(address: [u8; 4], authorization: &[String]) -> Asking<'_> {
+        Asking {
+            address: address.into(),
+            authorization,
+            method: "INVITE",
+            uri: URI,
+            body: b"",
+        }
+    }
+
+    /// What a phone with this password says to a challenge.
+    fn answer(challenge: &Rejection, password: &str) -> Vec<String> {
+        let credentials = Credentials {
+            username: "alice".to_owned(),
+            password: password.to_owned(),
+            realm: None,
+        };
+        let request = digest::Request {
+            method: "INVITE",
+            uri: URI,
+            body: b"",
+        };
+        let challenges: Vec<&str> = challenge.values("WWW-Authenticate").collect();
+        assert_eq!(challenges.len(), 2, "SHA-256 and MD5");
+        assert!(challenges[0].contains("SHA-256") && challenges[1].contains("MD5"));
+        let answer = digest::answer(challenges, &credentials, &request, "c", 1);
+        vec![answer.unwrap().value]
+    }
+
+    const STRANGER: [u8; 4] = [203, 0, 113, 9];
+    const TRUSTED: [u8; 4] = [198, 51, 100, 7];
+
+    #[test]
+    fn a_room_for_users_wants_a_password_once() {
+        let (mut door, config) = door("[alice]\npassword = \"open sesame\"\n");
+        let wall = SystemTime::now();
+        let mut ask = |address, authorization: &[String]| {
+            door.ask(wall, &config, "board", asking(address, authorization))
+        };
+        let challenge = ask(STRANGER, &[]).unwrap_err();
+        assert_eq!(challenge.status(), 401);
+        let right = answer(&challenge, "open sesame");
+        assert_eq!(ask(STRANGER, &right), Ok(Entry::Free));
+        // The same once more is somebody who has listened.
+        let again = ask(STRANGER, &right).unwrap_err();
+        assert!(
+            again
+                .values("WWW-Authenticate")
+                .all(|value| value.contains("stale=true"))
+        );
+        let wrong = answer(&again, "open barley");
+        let refused = ask(STRANGER, &wrong).unwrap_err();
+        assert!(
+            !refused
+                .values("WWW-Authenticate")
+                .any(|value| value.contains("stale=true"))
+        );
+        assert_eq!(ask(TRUSTED, &[]), Ok(Entry::Free));
+    }
+
+    #[test]
+    fn a_number_is_for_those_without_a_password() {
+        let (mut door, config) = door("[alice]\npassword = \"open sesame\"\n");
+        let wall = SystemTime::now();
+        let mut ask = |room, address, authorization: &[String]| {
+            door.ask(wall, &config, room, asking(address, authorization))
+        };
+        assert_eq!(
+            ask("sales", STRANGER, &[]),
+            Ok(Entry::AfterPin("4711".to_owned()))
+        );
+        assert_eq!(ask("sales", TRUSTED, &[]), Ok(Entry::Free));
+        let challenge = ask("board", STRANGER, &[]).unwrap_err();
+        let right = answer(&challenge, "open sesame");
+        assert_eq!(ask("sales", STRANGER, &right), Ok(Entry::Free));
+        assert_eq!(ask("lobby", STRANGER, &[]), Ok(Entry::Free));
+    }
+}

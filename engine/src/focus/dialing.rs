@@ -336,3 +336,46 @@ impl Host {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_and_nothing_else() {
+        for (uri, expected) in [
+            (
+                "sip:bob@example.org",
+                Some(("example.org", 5060, Transport::Udp)),
+            ),
+            (
+                "sip:bob@example.org:5070;transport=TCP",
+                Some(("example.org", 5070, Transport::Tcp)),
+            ),
+            (
+                "sips:bob@example.org",
+                Some(("example.org", 5061, Transport::Tls)),
+            ),
+            (
+                "SIP:example.org;x=1?Subject=a@b",
+                Some(("example.org", 5060, Transport::Udp)),
+            ),
+            (
+                "sip:a@b@example.org",
+                Some(("example.org", 5060, Transport::Udp)),
+            ),
+            ("sip:bob@192.0.2.1", None),
+            ("sip:bob@[2001:db8::1]:5060", None),
+            ("sip:bob@example.org:70000", None),
+            ("sip:bob@example.org;transport=ws", None),
+            ("sip:", None),
+            ("tel:+491234", None),
+        ] {
+            let host = Host::of(uri);
+            let found = host
+                .as_ref()
+                .map(|host| (host.name.as_str(), host.port, host.transport));
+            assert_eq!(found, expected, "{uri}");
+        }
+    }
+}

@@ -189,6 +189,14 @@ impl Rejection {
         self.header("Warning", format!("{code} plenum \"{text}\""))
     }
 
+    /// The values of a header, in order.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers
+            .iter()
+            .filter(move |(known, _)| *known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// `value` is one line.
     pub fn header(mut self, name: &'static str, value: String) -> Self {
         debug_assert!(!value.contains(['\r', '\n']));
