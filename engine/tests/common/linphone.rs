@@ -9,6 +9,7 @@ use super::{free_port, write_tone};
 
 pub struct Linphone {
     pub program: Program,
+    port: u16,
 }
 
 impl Linphone {
@@ -29,7 +30,7 @@ impl Linphone {
         let mut command = Command::new("linphonec");
         command.args(["-d", "5", "-l", "trace", "-c", "linphonerc"]);
         let program = Program::start("linphone", home, command.stdin(Stdio::piped()));
-        let mut phone = Self { program };
+        let mut phone = Self { program, port };
         phone.command("soundcard use files");
         phone.program.wait_until("it uses files", |program| {
             program
@@ -56,6 +57,11 @@ impl Linphone {
             .as_mut()
             .expect("its input is ours");
         writeln!(stdin, "{command}").expect("it takes commands");
+    }
+
+    /// Where it can be called; it answers after `autoanswer enable`.
+    pub fn uri(&self) -> String {
+        format!("sip:linphone@127.0.0.1:{}", self.port)
     }
 
     pub fn dial(&mut self, uri: &str) {
