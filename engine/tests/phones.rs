@@ -124,27 +124,33 @@ fn phones_meet(transport: &str) {
 
 /// A phone's "transfer" asks the room by REFER to call somebody, and hangs up when that one is in.
 #[test]
-fn baresip_has_the_room_call_linphone_in_its_place() {
+fn a_phone_has_the_room_call_another_one_in_its_place() {
     if !(is_installed("baresip") && is_installed("linphonec")) {
         return;
     }
     let server = Server::start(&[]);
+    let is_in = |who: &str| server.get("/api/v1/conferences/lobby").1.contains(who);
     let mut linphone = Linphone::start(LINPHONE_HZ, "");
     linphone.command("autoanswer enable");
     let mut baresip = Baresip::start(BARESIP_HZ, "");
     baresip.dial(&server.uri("lobby"));
-    server.wait_until("baresip is in", |server| server.participants() == 1);
+    server.wait_until("baresip is in", |_| is_in("sip:baresip@"));
 
     baresip.command("transfer", &linphone.uri());
-    let is_in =
-        |server: &Server, who: &str| server.get("/api/v1/conferences/lobby").1.contains(who);
-    server.wait_until("linphone is in", |server| is_in(server, "sip:linphone@"));
-    server.wait_until("baresip has left", |server| !is_in(server, "sip:baresip@"));
+    server.wait_until("linphone is in", |_| is_in("sip:linphone@"));
+    server.wait_until("baresip has left", |_| !is_in("sip:baresip@"));
     let heard = hear_room(&server);
     assert!(share_of_pitch(&heard, LINPHONE_HZ) > 0.9, "no linphone");
 
-    linphone.command("terminate");
-    server.wait_until("linphone has left", |server| server.participants() == 0);
+    // And back.
+    linphone.command(&format!("transfer {}", baresip.uri()));
+    server.wait_until("baresip is in", |_| is_in("sip:baresip@"));
+    server.wait_until("linphone has left", |_| !is_in("sip:linphone@"));
+    let heard = hear_room(&server);
+    assert!(share_of_pitch(&heard, BARESIP_HZ) > 0.9, "no baresip");
+
+    baresip.command("hangup", "");
+    server.wait_until("nobody is left", |server| server.participants() == 0);
     linphone.quit();
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use simd_json::prelude::*;
 
 use super::program::Program;
-use super::{PATIENCE, free_port, json, read_wav, write_tone};
+use super::{PATIENCE, free_port, free_ports, json, read_wav, write_tone};
 
 /// Where Debian puts its modules.
 const MODULES: &str = "/usr/lib/baresip/modules";
@@ -18,26 +18,32 @@ const USED: [&str; 6] = ["account", "menu", "g711", "aufile", "sndfile", "ctrl_t
 
 pub struct Baresip {
     pub program: Program,
+    port: u16,
     control: BufReader<TcpStream>,
 }
 
 impl Baresip {
     /// Says a tone of `hz` in its calls. `config` is added to its configuration.
     pub fn start(hz: f64, config: &str) -> Self {
+        // It takes the next port for TLS.
+        let port = free_ports(2);
         let control = free_port();
         let home = Program::home("baresip", control);
         write_tone(&home.join("tone.wav"), hz);
         let mut text = format!(
-            "module_path {MODULES}\nsip_listen 127.0.0.1:{}\nnet_interface 127.0.0.1\n\
+            "module_path {MODULES}\nsip_listen 127.0.0.1:{port}\nnet_interface 127.0.0.1\n\
              ctrl_tcp_listen 127.0.0.1:{control}\naudio_source aufile,{home}/tone.wav\nsnd_path {home}\n",
-            free_port(),
             home = home.display(),
         );
         for module in USED {
             text += &format!("module {module}.so\n");
         }
         fs::write(home.join("config"), text + config).unwrap();
-        fs::write(home.join("accounts"), "<sip:baresip@127.0.0.1>;regint=0\n").unwrap();
+        fs::write(
+            home.join("accounts"),
+            "<sip:baresip@127.0.0.1>;regint=0;answermode=auto\n",
+        )
+        .unwrap();
         fs::write(home.join("contacts"), "").unwrap();
         let mut command = Command::new("baresip");
         // -s traces SIP into the log.
@@ -52,6 +58,7 @@ impl Baresip {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
             program,
+            port,
             control: BufReader::new(stream),
         }
     }
@@ -67,6 +74,11 @@ impl Baresip {
                 return assert_eq!(answer["ok"], true, "{command} {parameters}: {answer:?}");
             }
         }
+    }
+
+    /// Where it can be called; it answers.
+    pub fn uri(&self) -> String {
+        format!("sip:baresip@127.0.0.1:{}", self.port)
     }
 
     pub fn dial(&mut self, uri: &str) {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::program::Program;
-use super::{free_port, write_tone};
+use super::{free_port, free_ports, write_tone};
 
 pub struct Linphone {
     pub program: Program,
@@ -16,6 +16,8 @@ impl Linphone {
     /// Says a tone of `hz` in its calls. `config` is added to section `[sip]` of its configuration.
     pub fn start(hz: f64, config: &str) -> Self {
         let port = free_port();
+        // And the next for RTCP.
+        let rtp_port = free_ports(2);
         let home = Program::home("linphone", port);
         write_tone(&home.join("tone.wav"), hz);
         // Where it keeps its database; it does not make this directory itself.
@@ -23,8 +25,7 @@ impl Linphone {
         let text = format!(
             "[sip]\nsip_port={port}\nsip_tcp_port={port}\nguess_hostname=0\nuse_ipv6=0\nipv6_migration_done=1\n\
              register_only_when_network_is_up=0\ncontact=\"Linphone\" <sip:linphone@127.0.0.1>\n{config}\n\
-             [rtp]\naudio_rtp_port={}\nbind_address=127.0.0.1\nprefer_ipv6=0\n",
-            free_port()
+             [rtp]\naudio_rtp_port={rtp_port}\nbind_address=127.0.0.1\nprefer_ipv6=0\n"
         );
         fs::write(home.join("linphonerc"), text).unwrap();
         let mut command = Command::new("linphonec");
