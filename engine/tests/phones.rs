@@ -10,6 +10,7 @@ use certificates::Authority;
 use common::baresip::Baresip;
 use common::linphone::Linphone;
 use common::program::is_installed;
+use common::registrar::Registrar;
 use common::{Phone, Server, free_port, read_wav, scratch, share_of_pitch};
 use simd_json::prelude::*;
 
@@ -173,4 +174,48 @@ fn on_hold(server: &Server) -> usize {
         .iter()
         .filter(|participant| participant["status"] == "on-hold")
         .count()
+}
+
+/// linphone knows a conference by the `isfocus` of its Contact, subscribes to it, and is told who else is
+/// there as long as it is (RFC 4579 §5.2).
+#[test]
+fn a_phone_sees_who_is_in_the_room() {
+    if !(is_installed("baresip") && is_installed("linphonec")) {
+        return;
+    }
+    let server = Server::start(&["rooms.notify_ms=200"]);
+    let registrar = Registrar::start();
+    // It subscribes for users who are registered somewhere, and by way of their proxy.
+    let account = format!(
+        "default_proxy=0\n[proxy_0]\nreg_proxy=<sip:{}>\nreg_route=<sip:{};lr>\n\
+         reg_identity=sip:linphone@127.0.0.1\nreg_expires=600\nreg_sendregister=1\npublish=0",
+        registrar.address, server.sip
+    );
+    let mut baresip = Baresip::start(BARESIP_HZ, "");
+    let mut linphone = Linphone::start(LINPHONE_HZ, &account);
+    let has_seen = |linphone: &mut Linphone, what: &str| {
+        let program = &mut linphone.program;
+        program.wait_until(what, |program| {
+            std::fs::read(program.file("trace"))
+                .is_ok_and(|trace| String::from_utf8_lossy(&trace).contains(what))
+        });
+    };
+    has_seen(&mut linphone, "to [LinphoneRegistrationOk]");
+    linphone.dial(&server.uri("lobby"));
+    has_seen(&mut linphone, "from state CreationPending to Created");
+    baresip.dial(&server.uri("lobby"));
+    has_seen(
+        &mut linphone,
+        "<user entity=\"sip:baresip@127.0.0.1\" state=\"full\">",
+    );
+    baresip.command("hangup", "");
+    has_seen(
+        &mut linphone,
+        "<user entity=\"sip:baresip@127.0.0.1\" state=\"deleted\"",
+    );
+    linphone.command("terminate");
+    server.wait_until("the room is empty and nobody subscribes", |server| {
+        server.participants() == 0 && server.metric("plenum_sip_subscriptions") == 0.0
+    });
+    linphone.quit();
 }

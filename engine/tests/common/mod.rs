@@ -6,6 +6,7 @@ pub mod baresip;
 pub mod kamailio;
 pub mod linphone;
 pub mod program;
+pub mod registrar;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
