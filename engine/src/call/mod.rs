@@ -318,8 +318,13 @@ impl Phone {
         let answer =
             sdp::parse(&body.content).map_err(|error| CallError::BadAnswer(error.to_string()))?;
         let capabilities = negotiate::capabilities(&[self.codec]);
-        sdp::accept_answer(&self.offer, &answer, &capabilities)
-            .map_err(|error| CallError::BadAnswer(error.to_string()))
+        let agreed = sdp::accept_answer(&self.offer, &answer, &capabilities)
+            .map_err(|error| CallError::BadAnswer(error.to_string()))?;
+        if agreed.is_somewhere() {
+            let reason = "its media are at an address of the other family".to_owned();
+            return Err(CallError::BadAnswer(reason));
+        }
+        Ok(agreed)
     }
 
     /// Sends what is still to be said (the ACK of a refusal).

@@ -10,7 +10,7 @@ use super::access::{Asking, Entry};
 use super::call::{Call, Gate, PIN_TIME, Phase};
 use super::{
     Focus, Means, RoomName, body, described_anew, log_no_seat, negotiate, not_acceptable, parse,
-    rejection, remote, set_ports,
+    reachable, rejection, remote, set_ports,
 };
 use crate::codec::Codec;
 use crate::io::MediaIo;
@@ -96,9 +96,11 @@ impl Focus {
         };
         let agreed = offer
             .as_ref()
-            .map(|offer| sdp::preview(offer, &self.capabilities, &local))
-            .transpose()
-            .map_err(not_acceptable)?;
+            .map(|offer| {
+                let agreed = sdp::preview(offer, &self.capabilities, &local);
+                reachable(agreed.map_err(not_acceptable)?, signalling, local.address)
+            })
+            .transpose()?;
         let remote = agreed
             .as_ref()
             .and_then(|agreed| remote(agreed, signalling));
@@ -315,6 +317,7 @@ impl Focus {
         let answered = parse(&offer).and_then(|offer| {
             let agreed =
                 sdp::preview(&offer, &self.capabilities, &call.local).map_err(not_acceptable)?;
+            let agreed = reachable(agreed, call.signalling, call.local.address)?;
             let ports = means
                 .stage
                 .expect(means.now, call.seat, remote(&agreed, call.signalling))

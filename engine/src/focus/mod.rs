@@ -261,6 +261,15 @@ fn log_no_seat(room: &str, error: &NoSeat) {
     }
 }
 
+/// Whether there may be sound on these terms: a peer of the other address family can be reached only if it
+/// has ours as well, which its signalling shows.
+fn reachable(agreed: Agreed, signalling: IpAddr, ours: IpAddr) -> Result<Agreed, Rejection> {
+    if agreed.is_somewhere() && signalling.to_canonical().is_ipv4() != ours.is_ipv4() {
+        return Err(not_acceptable(sdp::Refusal::UnusableAddress));
+    }
+    Ok(agreed)
+}
+
 /// Where his packets will come from.
 fn remote(agreed: &Agreed, signalling: IpAddr) -> Option<Remote> {
     Remote::new(agreed.remote_rtp, agreed.remote_rtcp, signalling)

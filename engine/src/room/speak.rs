@@ -90,6 +90,10 @@ impl Member {
         let ticks = samples as u32 * (duration.as_millis() / period.as_millis()) as u32;
         let header = self.session.next_header(now, ticks, len);
         let to = self.session.destination();
+        // Where he is shows when he has been heard.
+        if to.ip().is_unspecified() {
+            return;
+        }
         io.queue(self.rtp_socket, to, &header, payload);
         counts.rtp_sent += 1;
     }
@@ -120,7 +124,11 @@ impl Member {
         } else {
             self.rtcp_socket
         };
-        io.queue(socket, self.session.rtcp_destination(), &[], payload);
+        let to = self.session.rtcp_destination();
+        if to.ip().is_unspecified() {
+            return;
+        }
+        io.queue(socket, to, &[], payload);
         counts.rtcp_sent += 1;
     }
 }

@@ -60,7 +60,8 @@ pub struct Agreed {
     /// The payload type telephone events arrive with.
     pub telephone_event: Option<u8>,
     /// Unspecified while an old-style hold lasts and port 0 when the stream is disabled; in both
-    /// cases `direction` does not send.
+    /// cases `direction` does not send. Unspecified as well when the peer names an address of the
+    /// other family: then it is [somewhere](Self::is_somewhere), and its packets show where.
     pub remote_rtp: SocketAddr,
     pub remote_rtcp: SocketAddr,
     /// RTCP travels on the RTP port in both directions (RFC 5761).
@@ -73,13 +74,20 @@ pub struct Agreed {
     pub held: bool,
 }
 
+impl Agreed {
+    /// The peer has named no address that packets from ours can be sent to.
+    pub fn is_somewhere(&self) -> bool {
+        self.remote_rtp.ip().is_unspecified() && self.remote_rtp.port() != 0 && !self.held
+    }
+}
+
 /// Why no audio leg can be had. The offerer is told with 488 and a Warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No audio line, or in an answer none left open.
     NoAudio,
     NoCommonCodec,
-    /// No address, a host name, a multicast address, or the other address family.
+    /// No address, a host name, a multicast address, or one that cannot be reached from ours.
     UnusableAddress,
     /// Neither RTP/AVP nor RTP/AVPF.
     UnsupportedProtocol,

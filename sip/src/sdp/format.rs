@@ -229,7 +229,9 @@ pub(super) fn rtcp_address(media: &Media, rtp: SocketAddr) -> SocketAddr {
         };
         let port = port.parse().ok().filter(|port| *port != 0)?;
         match host {
-            Some(Host::Ip(address)) if is_one_host(address, rtp.ip()) => {
+            Some(Host::Ip(address))
+                if is_one_host(address) && address.is_ipv4() == rtp.is_ipv4() =>
+            {
                 Some(SocketAddr::new(address, port))
             }
             _ => Some(SocketAddr::new(rtp.ip(), port)),
@@ -239,10 +241,9 @@ pub(super) fn rtcp_address(media: &Media, rtp: SocketAddr) -> SocketAddr {
     explicit.unwrap_or_else(|| SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1)))
 }
 
-/// Whether packets to `address` reach one host, through a socket of the family of `like`.
-pub(super) fn is_one_host(address: IpAddr, like: IpAddr) -> bool {
-    address.is_ipv4() == like.is_ipv4()
-        && !address.is_unspecified()
+/// Whether packets to `address` reach one host.
+pub(super) fn is_one_host(address: IpAddr) -> bool {
+    !address.is_unspecified()
         && !address.is_multicast()
         && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

@@ -80,7 +80,7 @@ pub(super) fn check_agreed(agreed: &Agreed, capabilities: &Capabilities) {
     }
     if agreed.direction.sends() {
         assert!(!agreed.held);
-        assert!(!agreed.remote_rtp.ip().is_unspecified());
+        assert!(!agreed.remote_rtp.ip().is_unspecified() || agreed.is_somewhere());
         assert!(!agreed.remote_rtp.ip().is_multicast());
         assert_ne!(agreed.remote_rtp.port(), 0);
         assert_ne!(agreed.remote_rtcp.port(), 0);

@@ -300,8 +300,16 @@ impl Remote {
             IpAddr::V4(_) => address.to_canonical(),
             IpAddr::V6(_) => *address,
         };
-        if !is_one_host(address, our_address) {
+        if !is_one_host(address) {
             return Err(Refusal::UnusableAddress);
+        }
+        // A phone with both families names the one it prefers, whatever it signals over; where it is in
+        // ours shows when it sends.
+        if address.is_ipv4() != our_address.is_ipv4() {
+            return Ok(Self {
+                rtp: SocketAddr::new(unspecified_like(our_address), media.port),
+                direction,
+            });
         }
         Ok(Self {
             rtp: SocketAddr::new(address, media.port),

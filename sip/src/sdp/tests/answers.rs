@@ -135,10 +135,6 @@ fn what_is_refused_and_why() {
             Refusal::UnusableAddress,
         ),
         (
-            "c=IN IP6 2001:db8::7\nm=audio 6000 RTP/AVP 0",
-            Refusal::UnusableAddress,
-        ),
-        (
             &format!("{c}\nm=audio 6000 RTP/AVP 18 3 4"),
             Refusal::NoCommonCodec,
         ),
@@ -158,6 +154,21 @@ fn what_is_refused_and_why() {
         (c, Refusal::NoAudio),
     ] {
         check_refused(offer, refusal);
+    }
+}
+
+#[test]
+fn a_phone_of_both_families_may_name_the_other_one() {
+    let agreed = agreed_for("c=IN IP6 2001:db8::7\nm=audio 6000 RTP/AVP 0");
+    assert!(agreed.is_somewhere() && !agreed.held);
+    assert_eq!(agreed.remote_rtp, "0.0.0.0:6000".parse().unwrap());
+    assert!(agreed.direction.sends() && agreed.direction.receives());
+    // On hold, in the old way and switched off it is nowhere.
+    for offer in [
+        "c=IN IP4 0.0.0.0\nm=audio 6000 RTP/AVP 0",
+        "c=IN IP4 198.51.100.2\nm=audio 6000 RTP/AVP 0",
+    ] {
+        assert!(!agreed_for(offer).is_somewhere(), "{offer}");
     }
 }
 
