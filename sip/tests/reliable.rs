@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::peer::{Peer, answer, cseq, header, headers, uri};
-use common::sdp_lines;
-use sip::{Ended, Event};
+use common::{Pair, sdp_lines};
+use sip::{Ended, Event, Invitation};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -288,5 +288,39 @@ fn our_prack_takes_the_way_that_the_response_recorded() {
         peer.next("ACK");
         assert!(matches!(peer.event(), Event::Rejected { call: c, status: 486, .. } if c == call));
         peer.assert_forgotten();
+    }
+}
+
+#[test]
+fn half_of_all_messages_may_be_lost() {
+    for seed in 0..20_u64 {
+        let mut pair = Pair::losing(move |n, _| {
+            (n as u64 + seed * 77).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 1
+        });
+        let invitation = Invitation {
+            target: format!("sip:room@{}", common::address(1)),
+            from: "sip:caller@192.0.2.1".to_owned(),
+            contact_user: "caller".to_owned(),
+            body: Some(common::body("offer")),
+            headers: vec![("Require", "100rel".to_owned())],
+            ..Invitation::default()
+        };
+        let flow = pair.flow(1);
+        let caller = pair.ends[0].invite(pair.now, flow, invitation).unwrap();
+        let callee = pair.expect_invite().call;
+        pair.ends[1].ring(pair.now, callee, "room");
+        // Once, however often it comes.
+        pair.expect(0, |event| {
+            matches!(event, Event::Progress { status: 180, .. }).then_some(())
+        });
+        let now = pair.now;
+        pair.ends[1].accept(now, callee, "room", common::body("answer"));
+        pair.expect_accepted();
+        pair.expect_established();
+        assert!(pair.count("PRACK") > 0);
+        pair.ends[0].bye(pair.now, caller, None);
+        assert_eq!(pair.expect_ended(0), Ended::LocalBye);
+        assert_eq!(pair.expect_ended(1), Ended::PeerBye);
+        pair.assert_forgotten();
     }
 }

@@ -303,6 +303,27 @@ fn a_large_invite_goes_by_tcp_or_after_all_by_udp() {
 }
 
 #[test]
+fn whom_only_the_size_of_the_invite_made_answer_over_tcp_is_reached_by_udp() {
+    let mut peer = Peer::new();
+    let (call, invite) = peer.call(|invitation| {
+        invitation.body = Some(common::body(&"x".repeat(1_400)));
+    });
+    let lines = ["Contact: <sip:a@10.0.0.7>", "Require: 100rel", "RSeq: 1"];
+    peer.say_over(tcp(PEER, 3), &answer(&invite, 180, "b", &lines));
+    let (flow, prack) = peer.next_over("PRACK");
+    assert_eq!(flow, udp(PEER));
+    peer.say(&answer(&prack, 200, "", &[]));
+    assert!(matches!(peer.event(), Event::Progress { .. }));
+    let lines = ["Contact: <sip:a@10.0.0.7>"];
+    peer.say_over(tcp(PEER, 3), &answer(&invite, 200, "b", &lines));
+    let (flow, ack) = peer.next_over("ACK");
+    assert_eq!(flow, udp(PEER));
+    assert!(header(&ack, "Via").starts_with("SIP/2.0/UDP "));
+    assert!(matches!(peer.event(), Event::Accepted { .. }));
+    assert_eq!(bye(&mut peer, call).0, udp(PEER));
+}
+
+#[test]
 fn an_invite_that_its_credentials_make_large_goes_by_tcp() {
     let mut peer = Peer::new();
     let (_, invite) = peer.call(|invitation| {

@@ -26,6 +26,9 @@ impl Endpoint {
         response: &Message<'_>,
         status: u16,
     ) {
+        // A peer whom only the size of the INVITE made answer over TCP is where UDP would have gone.
+        let udp = self.client(transaction).and_then(|client| client.udp);
+        let flow = udp.unwrap_or(flow);
         let is_success = (200..300).contains(&status);
         let waits = self
             .call(key)
