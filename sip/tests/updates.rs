@@ -123,7 +123,8 @@ fn before_the_ack_of_the_first_answer_every_offer_has_to_wait() {
 #[test]
 fn an_offer_before_the_first_one_is_answered_has_to_wait() {
     let mut peer = Peer::new();
-    let invite = peer.make("INVITE", &sdp_lines(&[]));
+    let lines = ["Supported: timer", "Session-Expires: 700;refresher=uas"];
+    let invite = peer.make("INVITE", &sdp_lines(&lines));
     peer.say(&invite);
     let call = peer.invite().call;
     peer.endpoint.ring(peer.now, call, "room");
@@ -136,6 +137,8 @@ fn an_offer_before_the_first_one_is_answered_has_to_wait() {
     peer.next("SIP/2.0 200");
     peer.endpoint.accept(peer.now, call, "room", body("v=0"));
     let ok = peer.next("SIP/2.0 200");
+    // The INVITE gets what the INVITE asked for.
+    assert_eq!(header(&ok, "Session-Expires"), "700;refresher=uas");
     let ack = peer.within(&ok, "ACK", 1, &[]);
     peer.say(&ack);
     assert!(matches!(peer.event(), Event::Established { .. }));

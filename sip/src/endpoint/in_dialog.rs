@@ -195,8 +195,8 @@ impl Endpoint {
         let Some(call) = self.call(key) else {
             return Err(Refusal::new(481));
         };
-        call.wish = wish;
-        call.peer.timer = peer.timer;
+        // What it wants is for its own answer only: an INVITE that waits for one wants what it wants.
+        let wish_before = std::mem::replace(&mut call.wish, wish);
         if let Some(target) = target {
             call.dialog.target = target;
         }
@@ -207,7 +207,11 @@ impl Endpoint {
             extra = extra.line("Contact", contact);
         }
         if is_up {
+            call.peer.timer = peer.timer;
             extra = self.agree_on_session(now, key, extra);
+        }
+        if let Some(call) = self.call(key) {
+            call.wish = wish_before;
         }
         self.respond(now, transaction, 200, extra, None);
         Ok(())

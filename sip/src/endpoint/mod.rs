@@ -7,7 +7,8 @@
 //!   incoming ──> in_dialog ──┬─> call ── session (RFC 4028), reliable (RFC 3262)
 //!   client   ──> answers ────┘   subscription (RFC 6665)
 //! ```
-//! Messages pass through their transaction first ([`incoming`] what others ask, [`client`] what we ask);
+//! Messages pass through their transaction first ([`incoming`] what others ask, [`client`] what we ask, in
+//! one [`attempt`] or more);
 //! what is news reaches a call or a subscription, which share their [`dialog`]; [`outgoing`] holds what
 //! the user of the endpoint may do.
 
@@ -29,6 +30,7 @@ use crate::transaction::{Acts, Timer, Timers, client as client_machine, server};
 use crate::{Flow, Transport};
 
 mod answers;
+mod attempt;
 mod call;
 mod client;
 mod dialog;
