@@ -19,7 +19,7 @@ use crate::{
 const NEXT: &[u8] = b"\n----\n";
 
 /// Datagrams: the scan, and an endpoint that answers whatever it makes of them. Where the first one is a
-/// response, the endpoint has placed a call. In later ones `@TAG`, `@BRANCH` and `@CALL` stand for what the
+/// response, the endpoint has placed a call. `@TAG`, `@INVITE`, `@BRANCH` and `@CALL` stand for what the
 /// endpoint said last, so that they can be of its dialogs and transactions.
 pub fn message(bytes: &[u8]) {
     if let Ok(glance) = scan(bytes) {
@@ -91,6 +91,8 @@ fn description() -> Body {
 #[derive(Default)]
 struct Said {
     tag: String,
+    /// Of our latest INVITE, and of our latest other request.
+    invite: String,
     branch: String,
     call_id: String,
 }
@@ -105,8 +107,13 @@ impl Said {
         let Ok(glance) = scan(message) else { return };
         self.call_id = text(glance.call_id);
         let tag = match glance.start {
-            scan::Start::Request { .. } => {
-                self.branch = glance.branch.map(text).unwrap_or_default();
+            scan::Start::Request { method, .. } => {
+                let branch = glance.branch.map(text).unwrap_or_default();
+                match method {
+                    b"ACK" => {}
+                    b"INVITE" => self.invite = branch,
+                    _ => self.branch = branch,
+                }
                 glance.from_tag
             }
             scan::Start::Response { .. } => glance.to_tag,
@@ -120,6 +127,7 @@ impl Said {
         'octets: while let [octet, tail @ ..] = rest {
             for (name, value) in [
                 ("@TAG", &self.tag),
+                ("@INVITE", &self.invite),
                 ("@BRANCH", &self.branch),
                 ("@CALL", &self.call_id),
             ] {
