@@ -214,6 +214,33 @@ fn a_call_that_is_not_answered_ends_with_its_connection_and_leaves_nothing() {
 }
 
 #[test]
+fn a_call_of_ours_ends_when_its_connection_cannot_be_made_or_is_lost() {
+    let mut peer = Peer::new();
+    peer.flow = tcp(PEER, 0);
+    let (call, _) = peer.call(|_| {});
+    // Another connection to somebody else is none of its business.
+    peer.endpoint
+        .handle_flow_failed(peer.now, tcp("192.0.2.10:5060", 0));
+    peer.nothing();
+    peer.endpoint.handle_flow_failed(peer.now, tcp(PEER, 0));
+    assert!(matches!(
+        peer.event(),
+        Event::Rejected { call: c, status: 503, .. } if c == call
+    ));
+    peer.assert_forgotten();
+
+    let mut peer = Peer::new();
+    peer.flow = tcp(PEER, 4);
+    let (call, _) = peer.call(|_| {});
+    peer.endpoint.handle_flow_closed(peer.now, tcp(PEER, 4));
+    assert!(matches!(
+        peer.event(),
+        Event::Ended { call: c, cause: sip::Ended::TransportFailed } if c == call
+    ));
+    peer.assert_forgotten();
+}
+
+#[test]
 fn as_caller_we_follow_the_route_that_the_answer_recorded() {
     let loose = [
         "Record-Route: <sip:p2.test;lr>",

@@ -501,3 +501,21 @@ fn our_refresh_waits_for_a_change_of_theirs() {
     peer.say(&answer(&update, 200, "", &[]));
     peer.hang_up(call);
 }
+
+#[test]
+fn who_takes_no_update_after_all_is_refreshed_by_an_invite() {
+    for status in [405, 501] {
+        let mut peer = Peer::new();
+        let lines = ["Session-Expires: 200;refresher=uac", ALLOW];
+        let (call, _, _) = peer.calling(&lines);
+        peer.pass(SECOND * 100);
+        let update = peer.next("UPDATE");
+        peer.say(&answer(&update, status, "", &[]));
+        assert_eq!(peer.wait(SECOND), Duration::ZERO);
+        let invite = peer.next("INVITE");
+        assert_eq!(body_of(&invite), "v=0");
+        peer.say(&answer(&invite, 200, "", &lines[..1]));
+        peer.next("ACK");
+        peer.hang_up(call);
+    }
+}

@@ -292,6 +292,11 @@ impl Endpoint {
                 self.end(key, Ended::SessionExpired);
                 self.send_bye(now, key, Some("session not refreshed"));
             }
+            // He said that he takes UPDATE, and does not.
+            405 | 501 if call.peer.update => {
+                call.peer.update = false;
+                self.try_refresh_again(now, key, Duration::ZERO);
+            }
             // RFC 3261 §14.1: both at once. Whoever made the Call-ID waits longer; we take the middle.
             491 => {
                 let after = Duration::from_millis(2_100 + self.random() % 1_900);
