@@ -23,8 +23,9 @@ impl Linphone {
         // Where it keeps its database; it does not make this directory itself.
         fs::create_dir_all(home.join(".local/share/linphone")).unwrap();
         let text = format!(
-            "[sip]\nsip_port={port}\nsip_tcp_port={port}\nguess_hostname=0\n             register_only_when_network_is_up=0\ncontact=\"Linphone\" <sip:linphone@127.0.0.1>\n{config}\n\
-             [rtp]\naudio_rtp_port={rtp_port}\n\n"
+            "[sip]\nsip_port={port}\nsip_tcp_port={port}\nguess_hostname=0\n\
+             register_only_when_network_is_up=0\ncontact=\"Linphone\" <sip:linphone@127.0.0.1>\n{config}\n\
+             [rtp]\naudio_rtp_port={rtp_port}\n"
         );
         fs::write(home.join("linphonerc"), text).unwrap();
         let mut command = Command::new("linphonec");
