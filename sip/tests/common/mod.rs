@@ -115,6 +115,9 @@ impl Pair {
                     Output::Event(event) => self.events[end].push_back(event),
                     Output::Transmit { flow, message } => {
                         assert_eq!(flow.peer, address(1 - end), "sent to the other one");
+                        if let Err(error) = rsip::SipMessage::try_from(&message[..]) {
+                            panic!("{error}: {}", String::from_utf8_lossy(&message));
+                        }
                         let line = String::from_utf8_lossy(&message)
                             .lines()
                             .next()
