@@ -29,6 +29,8 @@ pub struct Glance<'a> {
     /// Of the topmost Via.
     pub branch: Option<&'a [u8]>,
     pub cseq_method: Option<&'a [u8]>,
+    /// The To-tag of the dialog that Replaces (RFC 3891) or Join (RFC 3911) names.
+    pub named_tag: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
         to_tag: None,
         branch: None,
         cseq_method: None,
+        named_tag: None,
     };
     let mut has_via = false;
     for line in &mut lines {
@@ -94,6 +97,11 @@ pub fn scan(message: &[u8]) -> Result<Glance<'_>, ScanError> {
                 glance.cseq_method = value
                     .split(u8::is_ascii_whitespace)
                     .rfind(|word| !word.is_empty());
+            }
+            4 | 8
+                if name.eq_ignore_ascii_case(b"Replaces") || name.eq_ignore_ascii_case(b"Join") =>
+            {
+                glance.named_tag = glance.named_tag.or_else(|| parameter(value, b"to-tag"));
             }
             _ => {}
         }
@@ -131,6 +139,11 @@ impl Glance<'_> {
             Start::Request { .. } => owner_in(self.to_tag?),
             Start::Response { .. } => owner_in(self.branch?.strip_prefix(MAGIC)?),
         }
+    }
+
+    /// The endpoint of the dialog that a new call is to replace or join.
+    pub fn named_owner(&self) -> Option<u16> {
+        self.named_tag.and_then(owner_in)
     }
 
     /// User part of the Request-URI, unescaped.
@@ -349,6 +362,24 @@ mod tests {
         ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_dialog_to_be_replaced_or_joined_is_seen() {
+        let named = |line: &str| {
+            let text = format!("INVITE sip:a@b SIP/2.0\r\nCall-ID: i\r\n{line}\r\n\r\n");
+            let glance = scan(text.as_bytes()).unwrap();
+            (glance.named_owner(), glance.owner())
+        };
+        let here = (Some(0x1f), None);
+        assert_eq!(named("Replaces: x@y;from-tag=2-a;to-tag=1f-b"), here);
+        assert_eq!(named("JOIN: x ; to-tag=1f-b;from-tag=2-a"), here);
+        assert_eq!(
+            named("replaces: x;to-tag=theirs;from-tag=1f-b"),
+            (None, None)
+        );
+        assert_eq!(named("Join: x;from-tag=1f-b"), (None, None));
+        assert_eq!(named("Subject: x;to-tag=1f-b"), (None, None));
     }
 
     #[test]

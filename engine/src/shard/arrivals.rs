@@ -27,7 +27,7 @@ pub(super) enum Way {
     Owner(ShardIndex),
     /// Of whoever has the room, or will have it.
     Room(RoomName),
-    /// Of nobody yet: of the shard on which its Call-ID falls.
+    /// Of nobody yet: of the shard on which its Call-ID falls, or which has the dialog that it names.
     Any(ShardIndex),
     /// Of whoever received it: no SIP, which the stack answers with 400 if there is enough to answer to, or
     /// a REGISTER, which it refuses.
@@ -71,6 +71,12 @@ impl Doorman<'_> {
         }
         if method == b"REGISTER" {
             return Some(Way::Here);
+        }
+        // A call that is to replace or join another goes to where that is, whatever room it asks for. Its
+        // CANCEL names no dialog and may not find it: it is answered and ended then.
+        let named = glance.named_owner().filter(|_| method == b"INVITE");
+        if let Some(owner) = named.filter(|&owner| usize::from(owner) < self.shards) {
+            return Some(Way::Any(ShardIndex(owner)));
         }
         let room = glance
             .user()
