@@ -167,7 +167,8 @@ impl Focus {
             }
         }
         self.describe(&mut watched, &call.entity, means);
-        let is_over = watched.present.is_empty() && !self.is_permanent(&call.room);
+        let is_open = means.stage.room(call.room.as_str()).is_some();
+        let is_over = !is_open && !self.is_permanent(&call.room);
         if is_over {
             watched.roster.end();
             for (subscription, mut subscriber) in watched.subscribers.drain() {
@@ -266,6 +267,7 @@ fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
         Phase::Calling { alerting: false } => Status::DialingOut,
         Phase::Calling { alerting: true } => Status::Alerting,
         Phase::Ringing { .. } | Phase::Offering => Status::DialingIn,
+        Phase::Joined { .. } if !call.confirmed => Status::DialingIn,
         Phase::Joined { .. } if !call.is_let_in() => Status::Pending,
         Phase::Joined { .. } if !spoken_to => Status::OnHold,
         Phase::Joined { .. } if call.muted => Status::MutedViaFocus,

@@ -347,11 +347,17 @@ impl<I: MediaIo> Core<I> {
             directory,
             placement,
             common,
+            index,
             ..
         } = self;
-        directory
-            .owner(now, room, || placement.place(now, &common.meters))
-            .unwrap_or(self.index)
+        // Rooms that stay when they are empty stay at home: who subscribed to one waits where its next
+        // callers come to, however long that takes.
+        let is_permanent = || common.config.rooms.names.iter().any(|name| name == room);
+        let place = || match is_permanent() {
+            true => *index,
+            false => placement.place(now, &common.meters),
+        };
+        directory.owner(now, room, place).unwrap_or(*index)
     }
 
     fn hand_to(
