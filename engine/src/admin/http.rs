@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, Request, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -250,8 +250,15 @@ struct DialAccepted {
 async fn dial(
     State(shared): State<Shared>,
     Path(id): Path<String>,
-    Json(request): Json<DialRequest>,
+    request: Result<Json<DialRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<DialAccepted>), Failure> {
+    let Json(request) = request.map_err(|rejection| {
+        let status = match rejection {
+            JsonRejection::MissingJsonContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Failure(status, rejection.body_text())
+    })?;
     let room = RoomName::from_user(&id).ok_or_else(|| {
         Failure(
             StatusCode::BAD_REQUEST,
@@ -276,6 +283,10 @@ async fn dial(
         Some(404) => Err(Failure(
             StatusCode::NOT_FOUND,
             format!("no conference {id}"),
+        )),
+        Some(486) => Err(Failure(
+            StatusCode::CONFLICT,
+            format!("conference {id} is full"),
         )),
         Some(416) => Err(Failure(
             StatusCode::BAD_REQUEST,

@@ -9,6 +9,7 @@ use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey, Transport};
 use super::call::{Call, Dialled, Gate, Phase};
 use super::{Focus, Means, RoomName, body, remote, set_ports};
 use crate::io::MediaIo;
+use crate::load::Asked;
 
 /// Times that one called may send us on.
 const REDIRECTS_MAX: u8 = 5;
@@ -79,18 +80,18 @@ impl Focus {
             return;
         };
         let flow = address.and_then(|peer| means.sip.flow_over(transport, peer));
-        match flow {
-            Some(flow) => drop(self.dial_over(flow, dial, means)),
-            None => self.tell_referrer(dial.referral, 404, true, means),
-        }
+        match (self.why_not(&dial.room, means), flow) {
+            (None, Some(flow)) => self.dial_over(flow, dial, means),
+            (Some(status), _) => self.give_up(&dial, status, means),
+            (None, None) => self.give_up(&dial, 404, means),
+        };
     }
 
     /// Calls somebody into a room. How it goes is told to the referrer, if there is one. The status says
     /// what became of it at once: 100 if the call is on its way.
     pub fn dial<I: MediaIo>(&mut self, dial: Dial, means: &mut Means<'_, I>) -> u16 {
-        let is_there = means.stage.room(dial.room.as_str()).is_some();
-        if !is_there && !self.config.rooms.auto_create && !self.is_permanent(&dial.room) {
-            return self.give_up(&dial, 404, means);
+        if let Some(status) = self.why_not(&dial.room, means) {
+            return self.give_up(&dial, status, means);
         }
         let proxy = self.config.sip.outbound_proxy;
         let flow = match proxy {
@@ -119,15 +120,23 @@ impl Focus {
         }
     }
 
+    /// Why no call can be made into a room.
+    fn why_not<I: MediaIo>(&mut self, room: &RoomName, means: &Means<'_, I>) -> Option<u16> {
+        let asked = Asked {
+            room: room.as_str(),
+            participants: self.participants(room, None, None, means),
+            random: self.random.next_u64(),
+        };
+        let refused = self.admission.ask(&self.config, asked).err()?;
+        Some(super::rejection(refused).status())
+    }
+
     fn give_up<I: MediaIo>(&mut self, dial: &Dial, status: u16, means: &mut Means<'_, I>) -> u16 {
         self.tell_referrer(dial.referral, status, true, means);
         status
     }
 
     fn dial_over<I: MediaIo>(&mut self, flow: Flow, dial: Dial, means: &mut Means<'_, I>) -> u16 {
-        if self.admission.is_closed() {
-            return self.give_up(&dial, 503, means);
-        }
         let seat = match means.stage.take_seat(means.now, dial.room.as_str(), None) {
             Ok(seat) => seat,
             Err(error) => {

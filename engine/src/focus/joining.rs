@@ -59,7 +59,7 @@ impl Focus {
         let Destination { room, replaces } = self.destination(&invite, means)?;
         let asked = Asked {
             room: room.as_str(),
-            participants: means.stage.room(room.as_str()).map(crate::room::Room::len),
+            participants: self.participants(&room, invite.room_user.as_deref(), replaces, means),
             random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
@@ -132,6 +132,21 @@ impl Focus {
         self.by_seat.insert(seat, invite.call);
         self.calls.insert(invite.call, call);
         Ok(offer)
+    }
+
+    /// How many are in the room of a call: without the one that it takes the place of. The factory's rooms
+    /// are there as soon as they are asked for.
+    pub(super) fn participants<I: MediaIo>(
+        &self,
+        room: &RoomName,
+        user: Option<&str>,
+        replaces: Option<CallKey>,
+        means: &Means<'_, I>,
+    ) -> Option<usize> {
+        let hall = means.stage.room(room.as_str());
+        let is_made = user == Some(RoomName::FACTORY);
+        let there = hall.map(|room| room.len()).or(is_made.then_some(0))?;
+        Some(there - usize::from(replaces.is_some()).min(there))
     }
 
     /// The room that an INVITE is for: of its Request-URI, or that of the call it joins or replaces.
@@ -209,6 +224,7 @@ impl Focus {
         let body = body(&description);
         call.described = Some(description);
         means.sip.accept(means.now, key, call.room.as_str(), body);
+        self.tell_roster(key, means);
     }
 
     /// The caller enters the room on these terms.
@@ -238,6 +254,8 @@ impl Focus {
             leg: negotiate::leg(agreed, &Codec::ALL),
         };
         means.stage.sit(means.now, call.seat, newcomer);
+        // Before his ACK: who still has to key in a number is not heard for a moment.
+        self.admit(key, means);
     }
 
     pub(super) fn on_established<I: MediaIo>(

@@ -178,6 +178,9 @@ impl Focus {
             means
                 .stage
                 .leave(means.now, means.ntp, call.seat, means.meters);
+            // Nobody has answered, and nobody will: taken back.
+            let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
+            self.tell_referrer(referral, 487, true, means);
             self.tell_roster_of_leaving(key, &call, means);
         }
     }
@@ -223,10 +226,9 @@ impl Focus {
             Some(user) => self
                 .room_asked_for(Some(user))
                 .and_then(|room| {
-                    let participants = means.stage.room(room.as_str()).map(crate::room::Room::len);
                     let asked = Asked {
                         room: room.as_str(),
-                        participants,
+                        participants: self.participants(&room, Some(user), None, means),
                         random: self.random.next_u64(),
                     };
                     self.admission.ask(&self.config, asked).map_err(rejection)

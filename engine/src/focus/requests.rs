@@ -4,7 +4,8 @@ use sip::conference_info::EVENT;
 use sip::refer::{Method as Asked, ReferTo};
 use sip::{Method, Rejection, Request, SubscriptionKey, sipfrag};
 
-use super::access::Asking;
+use super::access::{Asking, Entry};
+use super::call::Call;
 use super::dialing::Dial;
 use super::{Focus, Means, RoomName, rejection};
 use crate::config::Control;
@@ -64,23 +65,7 @@ impl Focus {
             let accepted = sip::conference_info::MEDIA_TYPE.to_owned();
             return Err(Rejection::new(406).header("Accept", accepted));
         }
-        // Who is in the room may know who else is.
-        if request.call.is_none() {
-            let authorization = request.authorization();
-            self.door
-                .ask(
-                    means.wall,
-                    &self.config,
-                    room.as_str(),
-                    asking(request, &authorization),
-                )
-                .and_then(|entry| match entry {
-                    super::access::Entry::Free => Ok(()),
-                    super::access::Entry::AfterPin(_) => self
-                        .door
-                        .identify(means.wall, asking(request, &authorization)),
-                })?;
-        }
+        self.may_take_part(request, room, means)?;
         let expires = request
             .header("Expires")
             .and_then(|value| value.parse().ok());
@@ -186,6 +171,29 @@ impl Focus {
         }
     }
 
+    /// Whether he may know who is in the room and write to them: who is in it, and who would get in.
+    fn may_take_part<I: MediaIo>(
+        &mut self,
+        request: &Request,
+        room: &RoomName,
+        means: &Means<'_, I>,
+    ) -> Result<(), Rejection> {
+        let call = request.call.and_then(|call| self.calls.get(&call));
+        if call.is_some_and(Call::is_let_in) {
+            return Ok(());
+        }
+        let authorization = request.authorization();
+        let asking = asking(request, &authorization);
+        match self
+            .door
+            .ask(means.wall, &self.config, room.as_str(), asking)?
+        {
+            Entry::Free => Ok(()),
+            // There are no keys in a request.
+            Entry::AfterPin(_) => self.door.identify(means.wall, asking),
+        }
+    }
+
     fn may_control<I: MediaIo>(
         &mut self,
         request: &Request,
@@ -220,15 +228,7 @@ impl Focus {
         if !body.content_type.to_ascii_lowercase().starts_with("text/") {
             return Err(Rejection::new(415).header("Accept", "text/plain".to_owned()));
         }
-        if request.call.is_none() {
-            let authorization = request.authorization();
-            self.door.ask(
-                means.wall,
-                &self.config,
-                room.as_str(),
-                asking(request, &authorization),
-            )?;
-        }
+        self.may_take_part(request, room, means)?;
         means.sip.respond_request(means.now, request.key, 202, &[]);
         let from = [("P-Asserted-Identity", format!("<{}>", request.from_uri))];
         let others = self.calls.iter().filter(|(key, call)| {
