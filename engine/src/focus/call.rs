@@ -18,6 +18,9 @@ pub(super) const PIN_TRIES_MAX: u8 = 3;
 /// How long a caller may take for his PIN.
 pub(super) const PIN_TIME: Duration = Duration::from_secs(60);
 
+/// How long somebody who is called may take to answer.
+pub(super) const RING_TIME: Duration = Duration::from_secs(180);
+
 pub(super) struct Call {
     pub(super) seat: SeatKey,
     pub(super) room: RoomName,

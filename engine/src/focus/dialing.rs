@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use sip::sdp::{self, Local};
 use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey, Transport};
 
-use super::call::{Call, Dialled, Gate, Phase};
+use super::call::{Call, Dialled, Gate, Phase, RING_TIME};
 use super::{Focus, Means, RoomName, body, remote, set_ports};
 use crate::io::MediaIo;
 use crate::load::Asked;
@@ -73,14 +73,17 @@ impl Focus {
     pub fn resolved<I: MediaIo>(
         &mut self,
         ticket: u64,
-        address: Option<SocketAddr>,
+        addresses: &[SocketAddr],
         means: &mut Means<'_, I>,
     ) {
         let Some((dial, transport)) = self.lookups.waiting.remove(&ticket) else {
             return;
         };
-        let flow = address.and_then(|peer| means.sip.flow_over(transport, peer));
-        match (self.why_not(&dial.room, means), flow) {
+        // The first that one of our listeners can speak to.
+        let flow = addresses
+            .iter()
+            .find_map(|&peer| means.sip.flow_over(transport, peer));
+        match (self.why_not(&dial, means), flow) {
             (None, Some(flow)) => self.dial_over(flow, dial, means),
             (Some(status), _) => self.give_up(&dial, status, means),
             (None, None) => self.give_up(&dial, 404, means),
@@ -90,7 +93,7 @@ impl Focus {
     /// Calls somebody into a room. How it goes is told to the referrer, if there is one. The status says
     /// what became of it at once: 100 if the call is on its way.
     pub fn dial<I: MediaIo>(&mut self, dial: Dial, means: &mut Means<'_, I>) -> u16 {
-        if let Some(status) = self.why_not(&dial.room, means) {
+        if let Some(status) = self.why_not(&dial, means) {
             return self.give_up(&dial, status, means);
         }
         let proxy = self.config.sip.outbound_proxy;
@@ -120,11 +123,15 @@ impl Focus {
         }
     }
 
-    /// Why no call can be made into a room.
-    fn why_not<I: MediaIo>(&mut self, room: &RoomName, means: &Means<'_, I>) -> Option<u16> {
+    /// Why a call cannot be made.
+    fn why_not<I: MediaIo>(&mut self, dial: &Dial, means: &Means<'_, I>) -> Option<u16> {
+        // One that is sent on goes on; it still has its seat.
+        if dial.redirects > 0 {
+            return None;
+        }
         let asked = Asked {
-            room: room.as_str(),
-            participants: self.participants(room, None, None, means),
+            room: dial.room.as_str(),
+            participants: self.participants(&dial.room, None, None, means),
             random: self.random.next_u64(),
         };
         let refused = self.admission.ask(&self.config, asked).err()?;
@@ -197,8 +204,22 @@ impl Focus {
         };
         self.by_seat.insert(seat, key);
         self.calls.insert(key, call);
+        self.calling.push_back((means.now + RING_TIME, key));
         self.tell_roster(key, means);
         100
+    }
+
+    /// Somebody has rung for too long; most likely nobody is there any more.
+    pub(super) fn give_up_calling<I: MediaIo>(&mut self, key: CallKey, means: &mut Means<'_, I>) {
+        let Some(call) = self.calls.get(&key) else {
+            return;
+        };
+        if !matches!(call.phase, Phase::Calling { .. }) {
+            return;
+        }
+        let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
+        self.tell_referrer(referral, 408, true, means);
+        means.sip.bye(means.now, key, Some("no answer"));
     }
 
     pub(super) fn on_progress<I: MediaIo>(

@@ -79,7 +79,8 @@ impl Focus {
             .is_some_and(Call::is_let_in);
         let gate = match entry {
             Entry::AfterPin(pin) if !was_let_in => {
-                let until = means.now + PIN_TIME;
+                let ring = Duration::from_millis(self.config.rooms.answer_after_ms.into());
+                let until = means.now + ring + PIN_TIME;
                 self.waiting.push_back((until, invite.call));
                 Gate::Pin { pin, tries: 0 }
             }
@@ -134,7 +135,7 @@ impl Focus {
         Ok(offer)
     }
 
-    /// How many are in the room of a call: without the one that it takes the place of. The factory's rooms
+    /// How many are in the room of a call, or on their way: without the one that it takes the place of. The factory's rooms
     /// are there as soon as they are asked for.
     pub(super) fn participants<I: MediaIo>(
         &self,
@@ -143,9 +144,9 @@ impl Focus {
         replaces: Option<CallKey>,
         means: &Means<'_, I>,
     ) -> Option<usize> {
-        let hall = means.stage.room(room.as_str());
+        let taken = means.stage.taken(room.as_str());
         let is_made = user == Some(RoomName::FACTORY);
-        let there = hall.map(|room| room.len()).or(is_made.then_some(0))?;
+        let there = taken.or(is_made.then_some(0))?;
         Some(there - usize::from(replaces.is_some()).min(there))
     }
 

@@ -67,6 +67,8 @@ pub struct Focus {
     ringing: VecDeque<(Instant, CallKey)>,
     /// Calls that have to key in a number, in the order in which they are given up.
     waiting: VecDeque<(Instant, CallKey)>,
+    /// Calls of ours that nobody has answered, in the order in which they are given up.
+    calling: VecDeque<(Instant, CallKey)>,
     rosters: Rosters,
     lookups: Lookups,
 }
@@ -83,6 +85,7 @@ impl Focus {
             by_seat: HashMap::new(),
             ringing: VecDeque::new(),
             waiting: VecDeque::new(),
+            calling: VecDeque::new(),
             rosters: Rosters::default(),
             lookups: Lookups::default(),
         }
@@ -118,8 +121,8 @@ impl Focus {
         }
     }
 
-    /// Answers the calls that have rung long enough, gives up those without their number, and tells
-    /// subscribers what is due.
+    /// Answers the calls that have rung long enough, gives up those without their number and those of ours
+    /// without an answer, and tells subscribers what is due.
     pub fn handle_timeout<I: MediaIo>(&mut self, means: &mut Means<'_, I>) {
         while let Some((when, call)) = self.ringing.front().copied() {
             if when > means.now {
@@ -144,6 +147,13 @@ impl Focus {
                 means.sip.bye(means.now, call, Some("no PIN"));
             }
         }
+        while let Some((when, call)) = self.calling.front().copied() {
+            if when > means.now {
+                break;
+            }
+            self.calling.pop_front();
+            self.give_up_calling(call, means);
+        }
         self.notify_subscribers(means);
     }
 
@@ -152,6 +162,7 @@ impl Focus {
         [
             first(&self.ringing),
             first(&self.waiting),
+            first(&self.calling),
             self.rosters.poll_timeout(),
         ]
         .into_iter()

@@ -69,7 +69,7 @@ impl Focus {
         let expires = request
             .header("Expires")
             .and_then(|value| value.parse().ok());
-        self.subscribe(request.key, room, expires.unwrap_or(3_600), means);
+        self.subscribe(request.key, room, event, expires.unwrap_or(3_600), means);
         Ok(())
     }
 

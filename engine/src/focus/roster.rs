@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sip::conference_info::{
-    AvailableMedia, Cause, Description, EVENT, Endpoint, Joining, JoiningMethod, Media,
-    MediaStatus, Roster, Status, Subscriber, User,
+    AvailableMedia, Cause, Description, Endpoint, Joining, JoiningMethod, Media, MediaStatus,
+    Roster, Status, Subscriber, User,
 };
 use sip::{CallKey, RequestKey, SubscriptionKey};
 
@@ -17,6 +17,9 @@ use crate::io::MediaIo;
 
 /// Subscribers of one room.
 const SUBSCRIBERS_MAX: usize = 10_000;
+
+/// When to look again whether a slow subscriber has answered.
+const LATER: Duration = Duration::from_millis(100);
 
 /// The label of the one medium there is.
 const AUDIO: &str = "audio";
@@ -61,10 +64,12 @@ impl Rosters {
 }
 
 impl Focus {
+    /// `event` is the package as it was asked for, with its number if it has one (RFC 6665 §8.2.1).
     pub(super) fn subscribe<I: MediaIo>(
         &mut self,
         request: RequestKey,
         room: &RoomName,
+        event: &str,
         expires_s: u32,
         means: &mut Means<'_, I>,
     ) {
@@ -76,7 +81,7 @@ impl Focus {
         let accepted =
             means
                 .sip
-                .accept_subscription(means.now, request, EVENT, expires_s, room.as_str());
+                .accept_subscription(means.now, request, event, expires_s, room.as_str());
         let Some(subscription) = accepted else { return };
         let interval = Duration::from_millis(self.config.rooms.notify_ms.into());
         if !self.rosters.rooms.contains_key(room) {
@@ -218,6 +223,14 @@ impl Focus {
         let mut next: Option<Instant> = None;
         for watched in self.rosters.rooms.values_mut() {
             for (&subscription, subscriber) in &mut watched.subscribers {
+                if means.sip.is_behind(subscription) {
+                    // What changes meanwhile goes into one document.
+                    if subscriber.due(means.now, &watched.roster).is_some() {
+                        let due = means.now + LATER;
+                        next = Some(next.map_or(due, |next| next.min(due)));
+                    }
+                    continue;
+                }
                 let document = subscriber.take(means.now, &watched.roster, Cause::Changed);
                 if document.is_some() {
                     means.sip.notify(means.now, subscription, document);

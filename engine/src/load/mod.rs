@@ -84,7 +84,7 @@ impl Admission {
     }
 
     /// No new calls are taken, nor made.
-    fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.state.get() != State::Active || self.load.is_over_hard_cap()
     }
 

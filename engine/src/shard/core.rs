@@ -418,9 +418,9 @@ impl<I: MediaIo> Core<I> {
                 Mail::Muted { source } => self.gate.mute(now, source),
                 Mail::Query(query) => self.answer(query),
                 Mail::Dial(order) => self.dial(now, *order, meters),
-                Mail::Resolved { ticket, address } => {
+                Mail::Resolved { ticket, addresses } => {
                     self.with_focus(now, meters, |focus, means| {
-                        focus.resolved(ticket, address, means);
+                        focus.resolved(ticket, &addresses, means);
                     });
                 }
                 Mail::Reload(config, access) => {
@@ -511,20 +511,19 @@ impl<I: MediaIo> Core<I> {
             let Lookup { ticket, host, port } = lookup;
             let work = move || {
                 let found = (host.as_str(), port).to_socket_addrs();
-                let address = found.ok().and_then(|mut all| all.next());
+                let addresses = found.map(Vec::from_iter).unwrap_or_default();
+                let mut mail = Mail::Resolved { ticket, addresses };
                 // A full inbox is one that is emptied within a turn.
-                while mailboxes
-                    .post(own, Mail::Resolved { ticket, address })
-                    .is_err()
-                {
+                while let Err(back) = mailboxes.post(own, mail) {
+                    mail = back;
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };
             let thread = std::thread::Builder::new().name("resolver".to_owned());
             if thread.spawn(work).is_err() {
-                let address = None;
+                let addresses = Vec::new();
                 self.outbox
-                    .post(self.index, Mail::Resolved { ticket, address });
+                    .post(self.index, Mail::Resolved { ticket, addresses });
             }
         }
     }
@@ -761,3 +760,6 @@ pub fn ntp(wall: SystemTime) -> u64 {
     let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
     (since.as_secs() + UNIX_EPOCH_IN_NTP_S) << 32 | fraction
 }
+
+#[cfg(test)]
+mod tests;

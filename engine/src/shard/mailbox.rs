@@ -68,7 +68,8 @@ pub enum Mail {
     /// A name has been looked up.
     Resolved {
         ticket: u64,
-        address: Option<SocketAddr>,
+        /// The preferred first; none if it could not be found.
+        addresses: Vec<SocketAddr>,
     },
     /// Take no new calls; end when the last has gone.
     Drain,

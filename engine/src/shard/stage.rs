@@ -146,6 +146,12 @@ impl<I: MediaIo> Stage<I> {
             .map(|key| &self.halls.all[key.0 as usize].room)
     }
 
+    /// How many seats of a room are taken, of those who sit and of those who are about to.
+    pub fn taken(&self, name: &str) -> Option<usize> {
+        let key = self.by_name.get(name)?;
+        Some(self.halls.all[key.0 as usize].taken)
+    }
+
     pub fn rooms(&self) -> impl Iterator<Item = &Room> {
         self.halls.all.iter().map(|(_, hall)| &hall.room)
     }

@@ -135,6 +135,13 @@ impl Endpoint {
         self.enqueue(now, key, Notice { ended: None, body });
     }
 
+    /// Whether the subscriber has not answered the last NOTIFY yet: another would wait for that, and too many
+    /// are left out.
+    pub fn is_behind(&mut self, key: SubscriptionKey) -> bool {
+        self.subscription(key)
+            .is_some_and(|subscription| subscription.pending)
+    }
+
     /// Tells the subscriber the last thing, and why it is (RFC 6665 §4.1.3: `noresource`, `timeout`...).
     pub fn end_subscription(
         &mut self,
