@@ -415,6 +415,158 @@ fn a_referrer_may_hang_up_before_the_end() {
     check_nothing_left(&server);
 }
 
+#[test]
+fn ringing_of_a_callee_that_wants_it_acknowledged() {
+    let server = serve(&[]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&server.uri("staff"));
+    let mut bob = Agent::new(&server, "bob");
+    refer(&mut alice, &mut call, &bob.uri());
+    let invite = bob.request("INVITE");
+    assert!(invite.header("Supported").contains("100rel"), "{invite:?}");
+    for (status, rseq) in [(180, "RSeq: 41"), (183, "RSeq: 42")] {
+        bob.reply(&invite, status, &["Require: 100rel", rseq], None);
+        let prack = bob.accept("PRACK");
+        let number = invite.header("CSeq").split(' ').next().unwrap();
+        let rack = format!("{} {number} INVITE", rseq.trim_start_matches("RSeq: "));
+        assert_eq!(prack.header("RAck"), rack);
+    }
+    let called = bob.pick_up(&invite);
+    assert_eq!(progress(&mut alice), [100, 180, 183, 200]);
+    bob.hang_up(called);
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn who_was_called_is_a_participant_like_all() {
+    let server = serve(&[]);
+    let room = server.uri("staff");
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&room);
+    let mut bob = Agent::new(&server, "bob");
+    bob.allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, MESSAGE";
+    refer(&mut alice, &mut call, &bob.uri());
+    let invite = bob.request("INVITE");
+    let mut called = bob.pick_up(&invite);
+    assert_eq!(progress(&mut alice), [100, 200]);
+    is_in(&server, "staff", &bob);
+    let hold = bob.sdp("inactive");
+    check(
+        &bob.ask(&mut called, "UPDATE", &[], Some((agent::SDP, &hold))),
+        200,
+    );
+    server.wait_until("bob holds", |server| {
+        let all = participants_of(server, "staff");
+        all.iter().any(|one| one["status"] == "on-hold")
+    });
+    let resume = bob.sdp("sendrecv");
+    check(
+        &bob.ask(&mut called, "INVITE", &[], Some((agent::SDP, &resume))),
+        200,
+    );
+    bob.ack(&mut called, None);
+    let text = Some(("text/plain", "welcome"));
+    check(&alice.ask(&mut call, "MESSAGE", &[], text), 202);
+    assert_eq!(bob.accept("MESSAGE").body, "welcome");
+    for key in ["*", "6"] {
+        let body = Some(("application/dtmf", key));
+        check(&bob.ask(&mut called, "INFO", &[], body), 200);
+    }
+    server.wait_until("bob is muted", |server| {
+        let all = participants_of(server, "staff");
+        all.iter().any(|one| one["muted"] == true)
+    });
+    // He goes on at another of his phones.
+    let mut mobile = Agent::new(&server, "mobile");
+    let line = format!(
+        "Replaces: {};to-tag={};from-tag={}",
+        called.call_id,
+        called.remote_tag(),
+        called.local_tag()
+    );
+    let (moved, _) = mobile.call_with(&room, &[&line]);
+    bob.accept("BYE");
+    mobile.hang_up(moved);
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn the_server_refreshes_the_sessions_of_its_own_calls() {
+    let server = serve(&["sip.session_min_s=2"]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&server.uri("staff"));
+    let mut bob = Agent::new(&server, "bob");
+    bob.allow = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE";
+    refer(&mut alice, &mut call, &bob.uri());
+    let invite = bob.request("INVITE");
+    // Longer than it asked for, then as short as it may be.
+    bob.reply(&invite, 422, &["Min-SE: 2000"], None);
+    bob.request("ACK");
+    let invite = bob.request("INVITE");
+    assert!(invite.header("Session-Expires").starts_with("2000"));
+    let timer = ["Session-Expires: 2;refresher=uac", "Require: timer"];
+    let answer = bob.sdp("sendrecv");
+    bob.reply(&invite, 200, &timer, Some((agent::SDP, &answer)));
+    bob.request("ACK");
+    let called = bob.called(&invite);
+    for _ in 0..2 {
+        let refresh = bob.request("UPDATE");
+        bob.reply(&refresh, 200, &timer, None);
+    }
+    bob.hang_up(called);
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn a_full_room_calls_nobody() {
+    let server = serve(&["rooms.max_participants=2"]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&server.uri("staff"));
+    let mut bob = Agent::new(&server, "bob");
+    let mut carol = Agent::new(&server, "carol");
+    refer(&mut alice, &mut call, &bob.uri());
+    let invite = bob.request("INVITE");
+    // He has his place while he rings.
+    let mut outside = carol.dialog(&server.uri("staff"));
+    check(&carol.invite(&mut outside, &[]), 486);
+    assert_eq!(told(&mut alice), (100, false));
+    let line = format!("Refer-To: <{}>", carol.uri());
+    check(&alice.ask(&mut call, "REFER", &[&line], None), 200);
+    assert_eq!(progress(&mut alice), [100, 486]);
+    // And keeps it when he is sent on.
+    let contact = format!("Contact: <{}>", carol.uri());
+    bob.reply(&invite, 302, &[&contact], None);
+    bob.request("ACK");
+    let called = pick_up(&mut carol);
+    assert_eq!(progress(&mut alice), [180, 200]);
+    carol.hang_up(called);
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn a_referrer_may_stop_listening() {
+    let server = serve(&[TRUSTING, "rooms.names=lounge"]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut dialog = alice.dialog(&server.uri("lounge"));
+    let mut bob = Agent::new(&server, "bob");
+    refer(&mut alice, &mut dialog, &bob.uri());
+    let invite = bob.request("INVITE");
+    assert_eq!(told(&mut alice), (100, false));
+    let lines = ["Event: refer", "Expires: 0"];
+    check(&alice.ask(&mut dialog, "SUBSCRIBE", &lines, None), 200);
+    let last = alice.accept("NOTIFY");
+    assert!(last.header("Subscription-State").starts_with("terminated"));
+    let called = bob.pick_up(&invite);
+    is_in(&server, "lounge", &bob);
+    assert!(!alice.has("NOTIFY"));
+    bob.hang_up(called);
+    check_nothing_left(&server);
+}
+
 fn post(server: &Server, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -450,11 +450,145 @@ fn two_calls_of_one_user_are_two_endpoints() {
 }
 
 #[test]
-fn talking_shows_whose_sound_is_in_the_mix() {
-    // Media of the roster name the SSRC that the mix has as CSRC, which needs sound: see the phones.
+fn a_subscription_with_a_number_keeps_it() {
+    let server = serve(&["rooms.names=lounge"]);
+    let mut agent = Agent::new(&server, "agent");
+    let mut dialog = agent.dialog(&server.uri("lounge"));
+    for (expires, state) in [("600", "active"), ("600", "active"), ("0", "terminated")] {
+        let lines = ["Event: conference;id=7", &format!("Expires: {expires}")];
+        check(&agent.ask(&mut dialog, "SUBSCRIBE", &lines, None), 200);
+        let notify = agent.accept("NOTIFY");
+        assert_eq!(notify.header("Event"), "conference;id=7");
+        assert!(notify.header("Subscription-State").starts_with(state));
+    }
+    check_nothing_left(&server);
+}
+
+#[test]
+fn who_is_on_his_way_is_told_too() {
+    let server = serve(&[
+        "rooms.names=lounge",
+        "rooms.notify_ms=0",
+        "rooms.answer_after_ms=60000",
+        "auth.trusted=127.0.0.1",
+    ]);
+    let room = server.uri("lounge");
+    let mut watcher = Watcher::new(Agent::new(&server, "watcher"), &room);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.dialog(&room);
+    let offer = alice.sdp("sendrecv");
+    let branch = alice.send(&mut call, "INVITE", &[], Some((SDP, &offer)));
+    alice.next("ringing", |message| message.status() == Some(180));
+    watcher.hear_until(|known| known.status(&alice) == Some(Status::DialingIn));
+    alice.cancel(&mut call, &branch);
+    watcher.hear_until(|known| known.user(&alice).is_none());
+
+    // Who is called: by whom, and how far it has come.
+    let mut bob = Agent::new(&server, "bob");
+    let mut referrer = Agent::new(&server, "referrer");
+    let mut refer = |target: &Agent| {
+        let mut dialog = referrer.dialog(&room);
+        let line = format!("Refer-To: <{}>", target.uri());
+        let lines = ["Refer-Sub: false", &line];
+        check(&referrer.ask(&mut dialog, "REFER", &lines, None), 200);
+        referrer.uri()
+    };
+    let by = refer(&bob);
+    let invite = bob.request("INVITE");
+    watcher.hear_until(|known| known.status(&bob) == Some(Status::DialingOut));
+    let endpoint = &watcher.user(&bob).unwrap().endpoints[0];
+    assert_eq!(endpoint.joining_method, Some(JoiningMethod::DialedOut));
+    assert!(
+        endpoint
+            .joining
+            .by
+            .as_ref()
+            .is_some_and(|who| who.contains(&by))
+    );
+    bob.reply(&invite, 180, &[], None);
+    watcher.hear_until(|known| known.status(&bob) == Some(Status::Alerting));
+    let called = bob.pick_up(&invite);
+    watcher.hear_until(|known| known.status(&bob) == Some(Status::Connected));
+    bob.hang_up(called);
+    watcher.hear_until(|known| known.user(&bob).is_none());
+    refer(&bob);
+    let invite = bob.request("INVITE");
+    watcher.hear_until(|known| known.status(&bob) == Some(Status::DialingOut));
+    bob.reply(&invite, 486, &[], None);
+    watcher.hear_until(|known| known.user(&bob).is_none());
+    watcher.unsubscribe();
+    check_nothing_left(&server);
+}
+
+#[test]
+fn a_caller_who_owes_a_number_is_pending() {
+    let server = serve(&[
+        "rooms.notify_ms=0",
+        "rooms.access=pin:4711",
+        "auth.trusted=127.0.0.9",
+    ]);
+    let room = server.uri("sales");
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&room);
+    let mut watcher = Watcher::new(Agent::at([127, 0, 0, 9], &server, "watcher"), &room);
+    watcher.hear_until(|known| known.status(&alice) == Some(Status::Pending));
+    for key in ["4", "7", "1", "1", "#"] {
+        let body = Some(("application/dtmf", key));
+        check(&alice.ask(&mut call, "INFO", &[], body), 200);
+    }
+    watcher.hear_until(|known| known.status(&alice) == Some(Status::Connected));
+    watcher.unsubscribe();
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn a_slow_subscriber_misses_nothing() {
     let server = serve(&["rooms.notify_ms=0"]);
     let room = server.uri("staff");
-    let phone = common::Phone::call(&room, &["--tone", "440", "--seconds", "20"]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.call(&room);
+    let mut watcher = Watcher::new(Agent::new(&server, "slow"), &room);
+    // More changes than anybody keeps NOTIFYs for, while one waits for its answer.
+    for direction in ["inactive", "sendrecv"].iter().cycle().take(40) {
+        let offer = alice.sdp(direction);
+        check(
+            &alice.ask(&mut call, "UPDATE", &[], Some((SDP, &offer))),
+            200,
+        );
+    }
+    let hold = alice.sdp("inactive");
+    check(
+        &alice.ask(&mut call, "UPDATE", &[], Some((SDP, &hold))),
+        200,
+    );
+    watcher.hear_until(|known| known.status(&alice) == Some(Status::OnHold));
+    watcher.unsubscribe();
+    alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+#[test]
+fn a_server_that_ends_tells_its_subscribers() {
+    let mut server = serve(&["rooms.notify_ms=0"]);
+    let room = server.uri("staff");
+    let mut alice = Agent::new(&server, "alice");
+    let _call = alice.call(&room);
+    let mut watcher = Watcher::new(Agent::new(&server, "watcher"), &room);
+    server.signal("INT");
+    alice.accept("BYE");
+    while watcher.replica.conference().is_some() {
+        watcher.hear();
+    }
+    assert!(server.wait_for_end().success());
+}
+
+/// It is the CSRC that the mix has while he talks.
+#[test]
+fn who_sends_sound_is_named_by_its_source() {
+    let server = serve(&["rooms.notify_ms=0"]);
+    let room = server.uri("staff");
+    let phone = common::Phone::call(&room, &["--tone", "440", "--seconds", "4"]);
     server.wait_until("it is heard", |server| {
         let all = agent::participants_of(server, "staff");
         all.first().is_some_and(|one| one["talking"] == true)
@@ -463,6 +597,6 @@ fn talking_shows_whose_sound_is_in_the_mix() {
     let media = &watcher.conference().users[0].endpoints[0].media[0];
     assert!(media.src_id.is_some(), "{media:?}");
     watcher.unsubscribe();
-    drop(phone);
-    server.signal("INT");
+    phone.succeed();
+    check_nothing_left(&server);
 }

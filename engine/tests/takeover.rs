@@ -208,3 +208,18 @@ fn a_room_with_a_password_is_not_joined_by_naming_a_call_in_it() {
     alice.hang_up(call);
     check_nothing_left(&server);
 }
+
+#[test]
+fn who_rings_has_his_place() {
+    let server = serve(&["rooms.max_participants=1", "rooms.answer_after_ms=60000"]);
+    let mut alice = Agent::new(&server, "alice");
+    let mut call = alice.dialog(&server.uri("staff"));
+    let offer = alice.sdp("sendrecv");
+    let branch = alice.send(&mut call, "INVITE", &[], Some((agent::SDP, &offer)));
+    alice.next("ringing", |message| message.status() == Some(180));
+    let mut bob = Agent::new(&server, "bob");
+    let mut late = bob.dialog(&server.uri("staff"));
+    check(&bob.invite(&mut late, &[]), 486);
+    alice.cancel(&mut call, &branch);
+    check_nothing_left(&server);
+}

@@ -510,6 +510,11 @@ impl Agent {
         let answer = self.sdp("sendrecv");
         self.reply(invite, 200, &[], Some((SDP, &answer)));
         self.request("ACK");
+        self.called(invite)
+    }
+
+    /// Its end of a call that it has accepted.
+    pub fn called(&self, invite: &Message) -> Dialog {
         Dialog {
             call_id: invite.header("Call-ID").to_owned(),
             local: self.own(invite),
