@@ -288,7 +288,12 @@ fn proxies_that_ask_are_told_how_much_to_hold_back() {
         };
         proxy.send(proxy.request("OPTIONS", "", &format!("ask{asked}"), &also));
         let answer = proxy.answer();
-        assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
+        // Beyond its limits the server says so besides.
+        let statuses = ["SIP/2.0 200 ", "SIP/2.0 503 "];
+        assert!(
+            statuses.iter().any(|status| answer.starts_with(status)),
+            "{answer}"
+        );
         let via = answer.lines().find(|line| line.starts_with("Via:"));
         via.unwrap().to_owned()
     };
