@@ -146,7 +146,7 @@ impl Focus {
     ) -> Option<usize> {
         let taken = means.stage.taken(room.as_str());
         let is_made = user == Some(RoomName::FACTORY);
-        let there = taken.or(is_made.then_some(0))?;
+        let there = taken.or_else(|| is_made.then_some(0))?;
         Some(there - usize::from(replaces.is_some()).min(there))
     }
 
