@@ -4,11 +4,8 @@
 mod agent;
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use agent::{Agent, Dialog, Message, authorization, check_nothing_left, participants_of, serve};
-use common::{PATIENCE, Server, scratch};
+use common::{Server, scratch};
 use simd_json::prelude::*;
 use sip::sipfrag;
 
@@ -567,24 +564,6 @@ fn a_referrer_may_stop_listening() {
     check_nothing_left(&server);
 }
 
-fn post(server: &Server, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(server.http).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(
-        stream,
-        "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        server.http,
-        body.len()
-    )
-    .unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, body.to_owned())
-}
-
 fn participants(room: &str) -> String {
     format!("/api/v1/conferences/{room}/participants")
 }
@@ -594,7 +573,7 @@ fn a_call_is_asked_for_over_http() {
     let server = serve(&[]);
     let mut bob = Agent::new(&server, "bob");
     let body = format!("{{\"uri\":\"{}\"}}", bob.uri());
-    let (code, answer) = post(&server, &participants("staff"), &body);
+    let (code, answer) = server.post(&participants("staff"), &body);
     assert_eq!(code, 202, "{answer}");
     let answer = common::json(answer);
     assert_eq!(answer["uri"], bob.uri().as_str());
@@ -605,11 +584,7 @@ fn a_call_is_asked_for_over_http() {
     check_nothing_left(&server);
 
     // Of a name that nobody has nobody hears.
-    let (code, answer) = post(
-        &server,
-        &participants("staff"),
-        "{\"uri\":\"sip:x@nobody.invalid\"}",
-    );
+    let (code, answer) = server.post(&participants("staff"), "{\"uri\":\"sip:x@nobody.invalid\"}");
     assert_eq!(code, 202, "{answer}");
     check_nothing_left(&server);
 }
@@ -622,7 +597,7 @@ fn http_says_why_no_call_is_made() {
         "rooms.max_participants=1",
     ]);
     let ask = |room: &str, body: &str| {
-        let (code, answer) = post(&server, &participants(room), body);
+        let (code, answer) = server.post(&participants(room), body);
         let answer = common::json(answer);
         assert!(
             answer["error"]

@@ -153,7 +153,7 @@ fn sigterm_drains_lets_calls_finish_and_then_says_bye() {
 #[test]
 fn drain_over_http_ends_an_idle_server() {
     let mut server = Server::start(&[]);
-    let (code, _) = http(server.http, "POST", "/api/v1/drain");
+    let (code, _) = server.post("/api/v1/drain", "");
     assert_eq!(code, 202);
     assert_eq!(server.wait_for_end().code(), Some(0));
 }
@@ -183,7 +183,7 @@ fn sighup_takes_over_what_can_change() {
     )
     .unwrap();
     let address = ([127, 0, 0, 1], http_port).into();
-    let max = || common::json(http(address, "GET", "/api/v1/status").1)["load"]["max"].as_u64();
+    let max = || common::json(http(address, "GET", "/api/v1/status", "").1)["load"]["max"].as_u64();
     assert_eq!(max(), Some(500));
     std::fs::write(&file, "[load]\nmax = 700\n").unwrap();
     let hup = || {

@@ -123,9 +123,19 @@ fn phones_meet(transport: &str) {
     );
 }
 
-/// A phone's "transfer" asks the room by REFER to call somebody, and hangs up when that one is in.
 #[test]
-fn a_phone_has_the_room_call_another_one_in_its_place() {
+fn phones_transfer_over_udp() {
+    phones_transfer("udp");
+}
+
+/// The room makes connections of its own.
+#[test]
+fn phones_transfer_over_tcp() {
+    phones_transfer("tcp");
+}
+
+/// A phone's "transfer" asks the room by REFER to call somebody, and hangs up when that one is in.
+fn phones_transfer(transport: &str) {
     if !(is_installed("baresip") && is_installed("linphonec")) {
         return;
     }
@@ -134,17 +144,20 @@ fn a_phone_has_the_room_call_another_one_in_its_place() {
     let mut linphone = Linphone::start(LINPHONE_HZ, "");
     linphone.command("autoanswer enable");
     let mut baresip = Baresip::start(BARESIP_HZ, "");
-    baresip.dial(&server.uri("lobby"));
+    baresip.dial(&format!("{};transport={transport}", server.uri("lobby")));
     server.wait_until("baresip is in", |_| is_in("sip:baresip@"));
 
-    baresip.command("transfer", &linphone.uri());
+    baresip.command(
+        "transfer",
+        &format!("{};transport={transport}", linphone.uri()),
+    );
     server.wait_until("linphone is in", |_| is_in("sip:linphone@"));
     server.wait_until("baresip has left", |_| !is_in("sip:baresip@"));
     let heard = hear_room(&server);
     assert!(share_of_pitch(&heard, LINPHONE_HZ) > 0.9, "no linphone");
 
     // And back.
-    linphone.command(&format!("transfer {}", baresip.uri()));
+    linphone.command(&format!("transfer {};transport={transport}", baresip.uri()));
     server.wait_until("baresip is in", |_| is_in("sip:baresip@"));
     server.wait_until("linphone has left", |_| !is_in("sip:linphone@"));
     let heard = hear_room(&server);

@@ -571,3 +571,34 @@ fn certificates_that_cannot_be_used_are_found_before_the_start() {
     }
     std::fs::remove_file(&empty).unwrap();
 }
+
+/// A room of one server calls a room of another over a connection of its own, and believes the other's
+/// certificate because of who signed it.
+#[test]
+fn servers_call_each_other_over_tcp_and_tls() {
+    let authority = Authority::new("callee");
+    let certificate = authority.sign("callee");
+    let ports = Ports::on(V4);
+    let callee = ports.serve(&certificate, &[]);
+    for (transport, address) in [("tcp", ports.tcp), ("tls", ports.tls)] {
+        let own = Ports::on(V4);
+        let trust = format!("sip.tls.ca={}", authority.pem.display());
+        let [pem, key] = certificate.sets();
+        let mut caller = callee.start_beside_on(own.udp, &own.listen(), &[&pem, &key, &trust]);
+        let target = format!("sip:lobby@{address};transport={transport}");
+        let path = "/api/v1/conferences/annex/participants";
+        let (code, body) = caller.post(path, &format!("{{\"uri\":\"{target}\"}}"));
+        assert_eq!(code, 202, "{body}");
+        callee.wait_until("the call is up", |callee| {
+            callee.participants() == 1 && caller.participants() == 1
+        });
+        // Somebody in each room is heard in the other.
+        let phones = [(&caller, "annex"), (&callee, "lobby")].map(|(server, room)| {
+            Phone::call(&server.uri(room), &["--tone", "440", "--seconds", "1"])
+        });
+        phones.into_iter().for_each(|phone| drop(phone.succeed()));
+        caller.signal("INT");
+        assert!(caller.wait_for_end().success());
+        callee.wait_until("nobody is left", |callee| callee.participants() == 0);
+    }
+}

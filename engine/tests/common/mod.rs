@@ -54,7 +54,12 @@ impl Server {
     /// One more beside `self`, for a test of several servers.
     pub fn start_beside(&self, sets: &[&str]) -> Self {
         let sip: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-        Self::launch(None, sip, &format!("udp:{sip},tcp:{sip}"), sets)
+        self.start_beside_on(sip, &format!("udp:{sip},tcp:{sip}"), sets)
+    }
+
+    /// The same with a `sip.listen` that begins with `sip`.
+    pub fn start_beside_on(&self, sip: SocketAddr, listen: &str, sets: &[&str]) -> Self {
+        Self::launch(None, sip, listen, sets)
     }
 
     fn launch(
@@ -119,7 +124,12 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
-        http(self.http, "GET", path)
+        http(self.http, "GET", path, "")
+    }
+
+    /// JSON.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        http(self.http, "POST", path, body)
     }
 
     pub fn status(&self) -> OwnedValue {
@@ -271,10 +281,16 @@ pub fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("plenum-test-{}-{name}", std::process::id()))
 }
 
-pub fn http(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the HTTP port answers");
     stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let len = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("a text answer");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
