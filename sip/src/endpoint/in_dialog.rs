@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
+use super::abilities::{SUPPORTED, capabilities, is_media_type, session_description};
 use super::call::{Abilities, Call, Phase};
 use super::dialog::{DialogKey, Usage};
 use super::event::Method;
-use super::incoming::{
-    Identity, Incoming, Refusal, SUPPORTED, capabilities, is_media_type, session_description,
-};
+use super::incoming::{Identity, Incoming, Refusal};
 use super::{CallKey, Ended, Endpoint, Event, ServerMachine, ServerTransaction, SlotKey};
 use crate::message::build::Extra;
 use crate::message::{Message, Via};

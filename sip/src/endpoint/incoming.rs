@@ -1,44 +1,23 @@
 //! Requests that come in.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::abilities::{SDP, SUPPORTED, accepts, session_description};
 use super::call::{Abilities, Call, Phase};
 use super::dialog::{Dialog, DialogKey};
 use super::event::{Invite, Method, Request};
 use super::subscription::expires_asked;
-use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, ServerTransaction, SlotKey};
-use crate::message::build::{Extra, Template};
+use super::{CallKey, Endpoint, Event, RequestKey, ServerMachine, SlotKey};
+use crate::message::build::Extra;
 use crate::message::normalise::{Normal, normalise};
 use crate::message::uri::{Uri, has_headers};
 use crate::message::{CSeq, Malformed, Message, Party, Start, Via, is_our_version};
 use crate::scan::user_of;
-use crate::transaction::invite_server::InviteServer;
+use crate::transaction::Acts;
 use crate::transaction::key::Key;
-use crate::transaction::{Acts, Reliable, server};
 use crate::{Body, Flow};
-
-/// What every endpoint does; a focus does [`FOCUS_ALLOW`] as well. The rest of [`KNOWN`] is 405, everything
-/// else 501 (RFC 3261 §8.2.1).
-const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE";
-const FOCUS_ALLOW: &str =
-    "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE, SUBSCRIBE, REFER, MESSAGE";
-const KNOWN: [&str; 7] = [
-    "REGISTER",
-    "SUBSCRIBE",
-    "NOTIFY",
-    "REFER",
-    "PUBLISH",
-    "MESSAGE",
-    "BENOTIFY",
-];
-
-/// Options this endpoint knows (RFC 3262, 4028, 3891, 3911, 4488).
-pub(super) const SUPPORTED: &str = "100rel, timer, replaces, join, norefersub";
-
-const SDP: &str = "application/sdp";
 
 /// Seconds asked for when the endpoint itself is full.
 pub(super) const RETRY_AFTER_S: u32 = 5;
@@ -161,22 +140,21 @@ impl Endpoint {
         if let Some(&known) = self.server_of.get(&key) {
             return self.on_retransmission(now, known);
         }
-        let identity = Identity::of(message, method);
         let is_ours = is_our_version(version) && via.is_our_version;
-        let verdict = match (fault, &identity) {
+        let judged = match (fault, Identity::of(message, method)) {
             // What another version calls well-formed is not ours to say.
             _ if !is_ours => Err(Refusal::new(505)),
             (Some(malformed), _) => Err(malformed.into()),
             _ if !self.recognises(method) => Err(Refusal::with(501, "Allow", self.allow())),
-            (None, Err(malformed)) => Err((*malformed).into()),
-            (None, Ok(identity)) => self.judge(message, method, uri, identity, &via),
-        };
-        let (identity, ()) = match (identity, verdict) {
-            (Ok(identity), Ok(())) => (identity, ()),
-            (_, Err(refusal)) => return self.refuse(flow, message, &via, refusal),
-            (Err(malformed), Ok(())) => {
-                return self.refuse(flow, message, &via, malformed.into());
+            (None, Err(malformed)) => Err(malformed.into()),
+            (None, Ok(identity)) => {
+                let judged = self.judge(message, method, uri, &identity, &via);
+                judged.map(|()| identity)
             }
+        };
+        let identity = match judged {
+            Ok(identity) => identity,
+            Err(refusal) => return self.refuse(flow, message, &via, refusal),
         };
         // Who is in a call is served for longer; others come again.
         let is_known = identity.to.tag.is_some() || method == "CANCEL";
@@ -270,29 +248,6 @@ impl Endpoint {
             "BYE" | "INFO" | "PRACK" | "UPDATE" => Err(Refusal::new(481)),
             _ => Ok(()),
         }
-    }
-
-    /// Answers without remembering anything (RFC 3261 §8.2.7): the same request again gets the same answer,
-    /// and those who send nothing else cost no memory.
-    fn refuse(&mut self, flow: Flow, message: &Message<'_>, via: &Via, refusal: Refusal) {
-        let Refusal(status, extra) = refusal;
-        if status == 400 {
-            self.counters.malformed += 1;
-        }
-        let mut hasher = DefaultHasher::new();
-        self.config.seed.hash(&mut hasher);
-        let parts = [
-            message.header("Call-ID"),
-            message.header("From"),
-            via.branch.as_deref(),
-        ];
-        parts.hash(&mut hasher);
-        let tag = format!("{:x}-{:016x}", self.config.owner, hasher.finish());
-        let template = Template::new(message, via, flow, self.overload.as_ref());
-        let tag = (!template.has_to_tag()).then_some(tag);
-        let extra = extra.line("Server", &self.config.user_agent);
-        let response = template.response(status, tag.as_deref(), &extra, None);
-        self.transmit(template.flow, response);
     }
 
     fn on_new_request(
@@ -490,97 +445,6 @@ impl Endpoint {
         }
         self.act_server(now, key, acts);
     }
-
-    fn add_server(&mut self, now: Instant, incoming: &Incoming<'_>, key: Key) -> SlotKey {
-        let &Incoming {
-            message,
-            method,
-            identity,
-            flow,
-            via,
-            ..
-        } = incoming;
-        let generation = self.next_generation();
-        let reliable = Reliable(flow.transport.is_reliable());
-        let mut acts = Acts::default();
-        let machine = match method {
-            "INVITE" => {
-                ServerMachine::Invite(InviteServer::new(self.config.timers, reliable, &mut acts))
-            }
-            _ => ServerMachine::Other(server::Server::new(self.config.timers, reliable)),
-        };
-        let server = ServerTransaction {
-            generation,
-            key: key.clone(),
-            template: Template::new(message, via, flow, self.overload.as_ref()),
-            machine,
-            cseq: identity.cseq.number,
-            call: None,
-            dialog: None,
-            is_refer: false,
-            tag: self.new_tag(),
-            identity: String::new(),
-        };
-        let slot = SlotKey {
-            slot: self.servers.insert(Box::new(server)) as u32,
-            generation,
-        };
-        self.server_of.insert(key, slot);
-        self.act_server(now, slot, acts);
-        slot
-    }
-
-    /// Some method that is known here, done or not (RFC 3261 §8.2.1).
-    fn recognises(&self, method: &str) -> bool {
-        KNOWN.contains(&method) || self.allow().split(", ").any(|known| known == method)
-    }
-
-    /// The methods this endpoint takes.
-    pub(super) fn allow(&self) -> &'static str {
-        if self.config.focus {
-            FOCUS_ALLOW
-        } else {
-            ALLOW
-        }
-    }
-
-    /// Answers a request outside of what a dialog adds.
-    pub(super) fn respond(
-        &mut self,
-        now: Instant,
-        key: SlotKey,
-        status: u16,
-        extra: Extra,
-        body: Option<&Body>,
-    ) -> Bytes {
-        let user_agent = self.config.user_agent.clone();
-        let Some(server) = self.server(key) else {
-            return Bytes::new();
-        };
-        let tag = (!server.template.has_to_tag()).then(|| server.tag.clone());
-        let response = server.template.response(
-            status,
-            tag.as_deref(),
-            &extra.line("Server", user_agent),
-            body,
-        );
-        let mut acts = Acts::default();
-        match &mut server.machine {
-            ServerMachine::Invite(machine) => machine.respond(status, response.clone(), &mut acts),
-            ServerMachine::Other(machine) => machine.respond(response.clone(), &mut acts),
-        }
-        self.act_server(now, key, acts);
-        response
-    }
-}
-
-/// What a 200 to OPTIONS tells (RFC 3261 §11.2).
-pub(super) fn capabilities(allow: &str) -> Extra {
-    Extra::default()
-        .line("Allow", allow)
-        .line("Accept", SDP)
-        .line("Accept-Encoding", "identity")
-        .line("Supported", SUPPORTED)
 }
 
 /// The value of a header that may stand once.
@@ -591,49 +455,4 @@ fn only_one(message: &Message<'_>, name: &str) -> Result<Option<String>, Malform
         Some(_) => Err(Malformed("Header occurs more than once")),
         None => Ok(value),
     }
-}
-
-/// The body, if it is a session description; None without a body.
-pub(super) fn session_description(message: &Message<'_>) -> Result<Option<Body>, Refusal> {
-    if message.body.is_empty() {
-        return Ok(None);
-    }
-    if message
-        .words("Content-Encoding")
-        .any(|encoding| !encoding.eq_ignore_ascii_case("identity"))
-    {
-        return Err(Refusal::with(415, "Accept-Encoding", "identity"));
-    }
-    match message.header("Content-Type") {
-        Some(kind) if is_media_type(kind, SDP) => Ok(Some(Body {
-            content_type: SDP.to_owned(),
-            content: Bytes::copy_from_slice(message.body),
-        })),
-        _ => Err(Refusal::with(415, "Accept", SDP)),
-    }
-}
-
-/// Whether a response may have a body of this kind: without Accept that is SDP (RFC 3261 §20.1).
-fn accepts(request: &Message<'_>, wanted: &str) -> bool {
-    let Some((kind, _)) = wanted
-        .split_once('/')
-        .filter(|_| request.header("Accept").is_some())
-    else {
-        return true;
-    };
-    let any = format!("{kind}/*");
-    request.words("Accept").any(|range| {
-        [wanted, &any, "*/*"]
-            .iter()
-            .any(|known| is_media_type(range, known))
-    })
-}
-
-pub(super) fn is_media_type(value: &str, wanted: &str) -> bool {
-    value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case(wanted)
 }

@@ -29,6 +29,7 @@ use crate::transaction::key::Key;
 use crate::transaction::{Acts, Timer, Timers, client as client_machine, server};
 use crate::{Flow, Transport};
 
+mod abilities;
 mod answers;
 mod attempt;
 mod call;
@@ -41,6 +42,7 @@ mod incoming;
 mod outgoing;
 mod overload;
 mod reliable;
+mod serving;
 mod session;
 mod subscription;
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::abilities::{SUPPORTED, capabilities};
 use super::call::{Answer, Call, Phase, Up, reason_line};
 use super::client::{Purpose, cancel_key};
 use super::dialog::{Dialog, DialogKey, Usage};
-use super::incoming::{SUPPORTED, capabilities};
 use super::{
     CallKey, ClientMachine, Ended, Endpoint, Invitation, Rejection, RequestKey, ServerMachine,
     SlotKey,

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::abilities::SUPPORTED;
 use super::call::{Abilities, Call};
 use super::client::Purpose;
 use super::dialog::Usage;
-use super::incoming::{Refusal, SUPPORTED};
+use super::incoming::Refusal;
 use super::{CallKey, Ended, Endpoint, SlotKey, Wake};
 use crate::message::build::Extra;
 use crate::message::{CSeq, Message};

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::abilities::SUPPORTED;
 use super::client::Purpose;
 use super::dialog::{Dialog, Usage};
-use super::incoming::{Identity, RETRY_AFTER_S, Refusal, SUPPORTED};
+use super::incoming::{Identity, RETRY_AFTER_S, Refusal};
 use super::{CallKey, Endpoint, Event, RequestKey, SlotKey, SubscriptionKey, Wake};
 use crate::message::Message;
 use crate::message::build::Extra;
