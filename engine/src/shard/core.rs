@@ -1,7 +1,7 @@
 //! One turn of a shard, without a runtime: time, datagrams, stream messages and mail in; datagrams,
 //! stream writes and mail out.
 
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,19 +13,21 @@ use sip::{Endpoint, Event, Flow, Output, Transport};
 use super::ShardIndex;
 use super::arrivals::{Arrival, Arrivals, Doorman, Way};
 use super::directory::{Directory, Spread};
-use super::mailbox::{Mail, Mailboxes, Order, Outbox, Query};
+use super::mailbox::{Mail, Mailboxes, Outbox, Query};
 use super::place::Placement;
 use super::stage::{Moment, Stage};
 use super::view;
 use super::waits::Waits;
 use crate::config::Config;
-use crate::focus::{Access, Dial, Focus, Lookup, Means};
+use crate::focus::{Access, Focus, Means};
 use crate::io::stream::StreamEvent;
 use crate::io::{MediaIo, SocketId, Token};
 use crate::load::gate::Gate;
 use crate::memory;
 use crate::meters::{CoreMeters, Kind, Ledger, Meters, Phase, ServerLoad, Unwanted};
 use crate::trace::{Direction, Tracer, Watchers};
+
+mod orders;
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
 /// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
@@ -473,59 +475,6 @@ impl<I: MediaIo> Core<I> {
             meters,
         };
         work(&mut self.focus, &mut means)
-    }
-
-    /// Calls somebody into a room, where that is.
-    fn dial(&mut self, now: Instant, mut order: Order, meters: &CoreMeters) {
-        if !order.is_placed {
-            let name = order.room.as_str();
-            let shards = self.common.mailboxes.len();
-            let home = self.common.spread.shard(name.as_bytes(), shards);
-            let to = if home == self.index {
-                order.is_placed = true;
-                self.owner_of(now, order.room.as_str())
-            } else {
-                home
-            };
-            if to != self.index {
-                self.outbox.post(to, Mail::Dial(Box::new(order)));
-                return;
-            }
-        }
-        let Order {
-            room,
-            target,
-            reply,
-            ..
-        } = order;
-        let dial = Dial::from_outside(room, target);
-        let status = self.with_focus(now, meters, |focus, means| focus.dial(dial, means));
-        // Who asked may have gone meanwhile.
-        let _ = reply.send(status);
-    }
-
-    /// Has the names looked up that calls of ours need, off the core: a resolver waits.
-    fn look_up(&mut self) {
-        for lookup in self.focus.lookups() {
-            let (mailboxes, own) = (self.common.mailboxes.clone(), self.index);
-            let Lookup { ticket, host, port } = lookup;
-            let work = move || {
-                let found = (host.as_str(), port).to_socket_addrs();
-                let addresses = found.map(Vec::from_iter).unwrap_or_default();
-                let mut mail = Mail::Resolved { ticket, addresses };
-                // A full inbox is one that is emptied within a turn.
-                while let Err(back) = mailboxes.post(own, mail) {
-                    mail = back;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            };
-            let thread = std::thread::Builder::new().name("resolver".to_owned());
-            if thread.spawn(work).is_err() {
-                let addresses = Vec::new();
-                self.outbox
-                    .post(self.index, Mail::Resolved { ticket, addresses });
-            }
-        }
     }
 
     /// Lets the focus act on what the stack reports, and sends what the stack has to send, until both rest.

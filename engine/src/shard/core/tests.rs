@@ -12,6 +12,7 @@ use crate::io::batch::BatchIo;
 use crate::io::ports::Ports;
 use crate::load::Admission;
 use crate::meters::{ServerState, State};
+use crate::shard::mailbox::Order;
 use crate::shard::stage::StageConfig;
 
 const SHARDS: usize = 2;
