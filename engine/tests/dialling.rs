@@ -622,6 +622,9 @@ fn http_says_why_no_call_is_made() {
         ask("staff", "{\"uri\":\"sip:a@127.0.0.1\",\"more\":1}"),
         400
     );
+    // A room does not call itself.
+    let itself = format!("{{\"uri\":\"{};transport=tcp\"}}", server.uri("staff"));
+    assert_eq!(ask("staff", &itself), 400);
     let mut alice = Agent::new(&server, "alice");
     let call = alice.call(&server.uri("staff"));
     assert_eq!(ask("staff", uri), 409);

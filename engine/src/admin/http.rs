@@ -288,6 +288,10 @@ async fn dial(
             StatusCode::CONFLICT,
             format!("conference {id} is full"),
         )),
+        Some(482) => Err(Failure(
+            StatusCode::BAD_REQUEST,
+            "a conference does not call itself".to_owned(),
+        )),
         Some(416) => Err(Failure(
             StatusCode::BAD_REQUEST,
             "uri is none that can be called: sip:USER@HOST[:PORT][;transport=tcp|tls]".to_owned(),

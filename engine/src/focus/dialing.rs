@@ -144,6 +144,9 @@ impl Focus {
     }
 
     fn dial_over<I: MediaIo>(&mut self, flow: Flow, dial: Dial, means: &mut Means<'_, I>) -> u16 {
+        if self.is_itself(flow, &dial) {
+            return self.give_up(&dial, 482, means);
+        }
         let seat = match means.stage.take_seat(means.now, dial.room.as_str(), None) {
             Ok(seat) => seat,
             Err(error) => {
@@ -207,6 +210,17 @@ impl Focus {
         self.calling.push_back((means.now + RING_TIME, key));
         self.tell_roster(key, means);
         100
+    }
+
+    /// A room that called itself would hear itself for ever.
+    fn is_itself(&self, flow: Flow, dial: &Dial) -> bool {
+        let listen = &self.config.sip.listen;
+        let is_ours = listen.iter().any(|listen| {
+            let own = listen.address;
+            own == flow.peer || own.ip().is_unspecified() && own.port() == flow.peer.port()
+        });
+        let user = sip::scan::user_of(&dial.target);
+        is_ours && user.as_deref() == Some(dial.room.as_str())
     }
 
     /// Somebody has rung for too long; most likely nobody is there any more.
