@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::program::Program;
-use common::{Server, free_port, free_ports};
+use common::{Server, free_port, free_ports, has_ipv6};
 
 fn scenarios(server: &Server, names: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../perf/sipp/run.sh");
@@ -70,6 +70,9 @@ fn sipps_own_scenarios_pass() {
 /// Without `regexp`, which looks for an IPv4 address.
 #[test]
 fn sipps_own_scenarios_pass_over_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
     let sip: SocketAddr = format!("[::1]:{}", free_port()).parse().unwrap();
     let listen = format!("udp:{sip},tcp:{sip}");
     let server = Server::start_on(sip, &listen, &["rtp.address=::1"]);
