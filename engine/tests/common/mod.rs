@@ -353,8 +353,18 @@ fn next_port(count: u16) -> u16 {
     LOW + (offset + taken) % (HIGH - LOW - count)
 }
 
-/// Share of a recording's energy at one pitch (Goertzel), 0 to 1.
+/// Share of a recording's energy at one pitch, 0 to 1: the median over quarters of a second, since a tone
+/// that a busy machine interrupts goes on in another phase, and would cancel itself out over the whole.
 pub fn share_of_pitch(samples: &[i16], hz: f64) -> f64 {
+    const PART: usize = 2_000;
+    let parts = samples.chunks(PART.min(samples.len().max(1)));
+    let mut shares: Vec<f64> = parts.map(|part| share_in_part(part, hz)).collect();
+    shares.sort_unstable_by(f64::total_cmp);
+    shares.get(shares.len() / 2).copied().unwrap_or_default()
+}
+
+/// Goertzel.
+fn share_in_part(samples: &[i16], hz: f64) -> f64 {
     let omega = std::f64::consts::TAU * hz / 8_000.0;
     let (mut s1, mut s2) = (0.0, 0.0);
     for &sample in samples {
