@@ -4,10 +4,13 @@
 #[path = "common/agent.rs"]
 mod agent;
 mod common;
+#[path = "common/sound.rs"]
+mod sound;
 
 use agent::{Agent, Dialog, Message, SDP, check_nothing_left, participants_of, serve};
 use common::Server;
 use simd_json::prelude::*;
+use sound::Sound;
 
 #[track_caller]
 fn check(message: &Message, status: u16) {
@@ -110,6 +113,52 @@ fn an_update_holds_and_resumes() {
     );
     assert_eq!(statuses(&server), ["connected"]);
     alice.hang_up(call);
+    check_nothing_left(&server);
+}
+
+/// A phone on hold plays music to whoever it holds; one that only ever speaks, as an announcer does, is heard.
+#[test]
+fn the_music_of_who_holds_is_not_mixed() {
+    let server = serve(&[]);
+    let mut bob = Agent::new(&server, "bob");
+    let (listening, answer) = bob.call_with(&server.uri("staff"), &[]);
+    let ear = Sound::start(&bob.rtp, answer.media_address(), false);
+    let hears = |ear: &Sound, what: &str, is_loud: bool| {
+        server.wait_until(what, |_| {
+            let (packets, loud) = (ear.packets(), ear.loud());
+            while ear.packets() < packets + 20 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            (ear.loud() > loud + 10) == is_loud && (is_loud || ear.loud() == loud)
+        });
+    };
+    let mut alice = Agent::new(&server, "alice");
+    let (mut call, answer) = alice.call_with(&server.uri("staff"), &[]);
+    let voice = Sound::start(&alice.rtp, answer.media_address(), true);
+    hears(&ear, "alice speaks", true);
+    for (direction, is_heard) in [("sendonly", false), ("sendrecv", true)] {
+        let offer = alice.sdp(direction);
+        check(
+            &alice.ask(&mut call, "INVITE", &[], Some((SDP, &offer))),
+            200,
+        );
+        alice.ack(&mut call, None);
+        hears(&ear, direction, is_heard);
+    }
+    drop(voice);
+    alice.hang_up(call);
+
+    let mut announcer = Agent::new(&server, "announcer");
+    let mut call = announcer.dialog(&server.uri("staff"));
+    let offer = announcer.sdp("sendonly");
+    let answer = announcer.ask(&mut call, "INVITE", &[], Some((SDP, &offer)));
+    check(&answer, 200);
+    announcer.ack(&mut call, None);
+    let voice = Sound::start(&announcer.rtp, answer.media_address(), true);
+    hears(&ear, "the announcer speaks", true);
+    drop((voice, ear));
+    announcer.hang_up(call);
+    bob.hang_up(listening);
     check_nothing_left(&server);
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Call {
     /// Taken over by this call, which ends as soon as this one is up (RFC 3891 §3).
     pub(super) replaces: Option<CallKey>,
     pub(super) gate: Gate,
+    /// He has listened at some time: if he stops, he has put us on hold.
+    pub(super) listened: bool,
     /// He wants nobody to hear him.
     pub(super) muted: bool,
     /// What he has pressed since the last command.

@@ -201,6 +201,7 @@ impl Focus {
             }),
             replaces: None,
             gate: Gate::Open,
+            listened: false,
             muted: false,
             keys: String::new(),
             confirmed: false,

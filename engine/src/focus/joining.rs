@@ -126,6 +126,7 @@ impl Focus {
             dialled: None,
             replaces,
             gate,
+            listened: false,
             muted: false,
             keys: String::new(),
             confirmed: false,
@@ -241,6 +242,7 @@ impl Focus {
             return;
         };
         call.phase = Phase::Joined { offering: false };
+        call.listened = !agreed.held;
         let session = negotiate::session(
             means.now,
             agreed,
@@ -366,12 +368,14 @@ impl Focus {
 
     /// New terms for a member.
     fn agree<I: MediaIo>(&mut self, key: CallKey, agreed: &Agreed, means: &mut Means<'_, I>) {
-        let Some(call) = self.calls.get(&key) else {
+        let Some(call) = self.calls.get_mut(&key) else {
             return;
         };
-        means
-            .stage
-            .agree(call.seat, negotiate::leg(agreed, &Codec::ALL));
+        let mut leg = negotiate::leg(agreed, &Codec::ALL);
+        // What somebody sends who has put us on hold is music, which nobody in the room has asked for.
+        leg.heard &= !(agreed.held && call.listened);
+        call.listened |= !agreed.held;
+        means.stage.agree(call.seat, leg);
         if let Some(member) = means.stage.member(call.seat) {
             member
                 .session_mut()
