@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use sip::digest::Credentials;
 
 use crate::call::{self, CallError, Source, Target};
 use crate::codec::{Codec, SAMPLE_RATE};
@@ -158,6 +159,12 @@ struct CallArguments {
     /// Trust the authorities in this PEM file instead of the system's (with tls)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Name to be known by, where a password is asked for
+    #[arg(long, value_name = "NAME", requires = "password")]
+    user: Option<String>,
+    /// The password that goes with it; others of this machine see it while the call lasts
+    #[arg(long, value_name = "PASSWORD", requires = "user")]
+    password: Option<String>,
     /// What to offer
     #[arg(long, default_value = "pcmu", value_parser = codec)]
     codec: Codec,
@@ -275,11 +282,18 @@ fn call_with(arguments: CallArguments) -> Result<call::Summary, CallError> {
     let CallArguments {
         target,
         ca,
+        user,
+        password,
         codec,
         source,
         record,
         seconds,
     } = arguments;
+    let credentials = user.zip(password).map(|(username, password)| Credentials {
+        username,
+        password,
+        realm: None,
+    });
     let source = match source {
         SourceArguments {
             send: Some(path), ..
@@ -294,6 +308,7 @@ fn call_with(arguments: CallArguments) -> Result<call::Summary, CallError> {
     call::call(call::Options {
         target,
         ca,
+        credentials,
         codec,
         source,
         record,

@@ -12,7 +12,7 @@ use agent::{
     Agent, Dialog, Message, SDP, answer_to, authorization, check_nothing_left, participants_of,
     serve,
 };
-use common::{Server, scratch};
+use common::{Phone, Server, scratch};
 use simd_json::prelude::*;
 use sound::Sound;
 
@@ -445,5 +445,23 @@ fn a_room_with_a_number_takes_no_offer_from_a_phone_that_gives_up() {
     let branch = agent.send(&mut dialog, "INVITE", &[], Some((SDP, &offer)));
     agent.next("ringing", |message| message.status() == Some(180));
     agent.cancel(&mut dialog, &branch);
+    check_nothing_left(&server);
+}
+
+/// Our own phone answers challenges, and gives up when its password is wrong.
+#[test]
+fn plenum_call_knows_a_password() {
+    let users = Users::new("users-call.toml");
+    let server = Server::start(&[&users.set(), "rooms.access=authenticated"]);
+    let call = |password: &str| {
+        let identity = ["--user", "alice", "--password", password];
+        let arguments = [&identity[..], &["--tone", "440", "--seconds", "1"]].concat();
+        Phone::call(&server.uri("board"), &arguments).finish()
+    };
+    assert!(call("open sesame").status.success());
+    let refused = call("open barley");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("refused with 401"), "{said}");
     check_nothing_left(&server);
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use sip::digest::Credentials;
 use sip::sdp::{self, Agreed};
 use sip::{Body, CallKey, Endpoint, Event, Invitation, ListenerIdentity, Output};
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub target: Target,
     /// PEM file of the authorities trusted with TLS; None = those the system trusts.
     pub ca: Option<PathBuf>,
+    /// For a server that asks who calls.
+    pub credentials: Option<Credentials>,
     pub codec: Codec,
     pub source: Source,
     pub record: Option<PathBuf>,
@@ -134,6 +137,7 @@ pub fn call(options: Options) -> Result<Summary, CallError> {
     let Options {
         mut target,
         ca,
+        credentials,
         codec,
         mut source,
         record,
@@ -147,7 +151,13 @@ pub fn call(options: Options) -> Result<Summary, CallError> {
             break;
         }
         let record = record.as_deref();
-        let phone = Phone::dial(target.clone(), ca.as_deref(), codec, random.next_u64())?;
+        let phone = Phone::dial(
+            target.clone(),
+            ca.as_deref(),
+            credentials.clone(),
+            codec,
+            random.next_u64(),
+        )?;
         match phone.run(&mut source, record, duration, &interrupted)? {
             Outcome::Talked {
                 setup,
@@ -194,7 +204,13 @@ struct Phone {
 }
 
 impl Phone {
-    fn dial(target: Target, ca: Option<&Path>, codec: Codec, seed: u64) -> Result<Self, CallError> {
+    fn dial(
+        target: Target,
+        ca: Option<&Path>,
+        credentials: Option<Credentials>,
+        codec: Codec,
+        seed: u64,
+    ) -> Result<Self, CallError> {
         let wire = Wire::connect(&target, ca)?;
         let local = wire.local_address()?;
         let media = Media::bind(local.ip())?;
@@ -217,6 +233,7 @@ impl Phone {
                 content_type: "application/sdp".to_owned(),
                 content: Bytes::from(offer.to_string()),
             }),
+            credentials,
             ..Invitation::default()
         };
         let call = endpoint
