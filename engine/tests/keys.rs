@@ -132,7 +132,7 @@ fn texts_reach_all_others_who_take_them() {
     assert_eq!(message.body, text);
     assert_eq!(message.header("Content-Type"), "text/plain;charset=utf-8");
     assert_eq!(message.header("Call-ID"), bobs.call_id);
-    let author = message.header("P-Asserted-Identity");
+    let author = message.header("Reply-To");
     assert!(author.contains(&alice.uri()), "{author}");
 
     // From outside it reaches her as well.
@@ -141,7 +141,7 @@ fn texts_reach_all_others_who_take_them() {
     check(&stranger.ask(&mut outside, "MESSAGE", &[], body), 202);
     for (agent, _) in [(&mut alice, 0), (&mut bob, 1)] {
         let message = agent.accept("MESSAGE");
-        let author = message.header("P-Asserted-Identity");
+        let author = message.header("Reply-To");
         assert!(author.contains(&stranger.uri()), "{author}");
     }
     for (agent, dialog) in [

@@ -561,14 +561,14 @@ fn a_slow_subscriber_misses_nothing() {
             200,
         );
     }
-    let last = alice.sdp("sendonly");
+    let last = alice.sdp("recvonly");
     check(
         &alice.ask(&mut call, "UPDATE", &[], Some((SDP, &last))),
         200,
     );
     watcher.hear_until(|known| {
         let media = &known.user(&alice).expect("alice").endpoints[0].media[0];
-        media.status == Some(MediaStatus::SendOnly)
+        media.status == Some(MediaStatus::RecvOnly)
     });
     watcher.unsubscribe();
     alice.hang_up(call);

@@ -230,7 +230,8 @@ impl Focus {
         }
         self.may_take_part(request, room, means)?;
         means.sip.respond_request(means.now, request.key, 202, &[]);
-        let from = [("P-Asserted-Identity", format!("<{}>", request.from_uri))];
+        // From is the room; who wrote says so himself, and nobody vouches for it (RFC 3261 §20.31).
+        let author = [("Reply-To", format!("<{}>", request.from_uri))];
         let others = self.calls.iter().filter(|(key, call)| {
             call.room == *room && call.is_let_in() && Some(**key) != request.call
         });
@@ -238,7 +239,7 @@ impl Focus {
             if means.sip.takes_messages(call) {
                 means
                     .sip
-                    .request_in_call(means.now, call, "MESSAGE", &from, Some(body));
+                    .request_in_call(means.now, call, "MESSAGE", &author, Some(body));
             }
         }
         Ok(())

@@ -345,12 +345,13 @@ fn rtp_ports() -> (u16, u16) {
 
 fn next_port(count: u16) -> u16 {
     const LOW: u16 = 10_000;
+    // The last range may go beyond, and still ends before the ports that the kernel hands out.
     const HIGH: u16 = 32_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test processes that run at once begin at different places.
     let offset = (std::process::id() as u16).wrapping_mul(521) % (HIGH - LOW);
     let taken = NEXT.fetch_add(count, Ordering::Relaxed);
-    LOW + (offset + taken) % (HIGH - LOW - count)
+    LOW + (offset + taken) % (HIGH - LOW)
 }
 
 /// Share of a recording's energy at one pitch, 0 to 1: the median over quarters of a second, since a tone
