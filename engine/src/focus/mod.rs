@@ -29,6 +29,7 @@ mod call;
 mod dialing;
 mod joining;
 mod keys;
+pub mod liaison;
 mod name;
 pub mod negotiate;
 mod requests;
