@@ -6,18 +6,14 @@
 //! ```
 //!
 //! One load is the SIP messages and media packets handled in a second, weighted; deciding what
-//! follows from it is the cluster's business. Only the element by itself is read here, not the
-//! request that may carry it.
+//! follows from it is the cluster's business. [`parse`] reads the element by itself; the request that may
+//! carry it is read by [`super::read()`].
 
 use std::fmt;
 use std::str::FromStr;
 
-use quick_xml::XmlVersion;
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::{Namespace, ResolveResult};
-use quick_xml::reader::NsReader;
-
 use super::NAMESPACE;
+use super::xml::{self, Malformed, Node, push_attribute, trim};
 use crate::svr_id::{SvrId, SvrIdError};
 
 /// Longest document read. The element needs 200 bytes; the rest is room for attributes and
@@ -56,56 +52,50 @@ pub enum SvrState {
 impl SvrLoad {
     /// The report as an XML element with its namespace.
     pub fn to_xml(&self) -> String {
-        let Self {
-            svr_id,
-            current,
-            max_load,
-            min_load,
-            state,
-            hot,
-        } = self;
-        // Nothing below can hold a character that XML would want escaped.
-        let hot = hot.map_or_else(String::new, |hot| format!(r#" hot="{hot}""#));
-        format!(
-            r#"<crt-svr-load xmlns="{NAMESPACE}" svr-id="{svr_id}" max-load="{max_load}" min-load="{min_load}" state="{state}"{hot}>{current}</crt-svr-load>"#
-        )
+        let mut xml = String::new();
+        write(&mut xml, self, Some(NAMESPACE));
+        xml
     }
 }
 
-/// Reads one `crt-svr-load` element, in the package's namespace or in none. Attributes unknown
+/// Writes the element, with a namespace if that of its parent is another.
+pub(super) fn write(xml: &mut String, load: &SvrLoad, namespace: Option<&str>) {
+    xml.push_str("<crt-svr-load");
+    if let Some(namespace) = namespace {
+        push_attribute(xml, "xmlns", namespace);
+    }
+    push_attribute(xml, "svr-id", load.svr_id.as_str());
+    push_attribute(xml, "max-load", &load.max_load.to_string());
+    push_attribute(xml, "min-load", &load.min_load.to_string());
+    push_attribute(xml, "state", load.state.as_str());
+    if let Some(hot) = load.hot.filter(|hot| (0.0..=1.0).contains(hot)) {
+        push_attribute(xml, "hot", &hot.to_string());
+    }
+    xml.push('>');
+    xml.push_str(&load.current.to_string());
+    xml.push_str("</crt-svr-load>");
+}
+
+/// Reads one `crt-svr-load` element, in the package's namespace or in none. Attributes and elements unknown
 /// here are skipped.
 ///
 /// # Errors
 /// The bytes are not XML, or not a report that makes sense.
 pub fn parse(xml: &[u8]) -> Result<SvrLoad, LoadError> {
-    if xml.len() > XML_LEN_MAX {
-        return Err(LoadError::TooLong);
+    let root = xml::parse(xml, XML_LEN_MAX).map_err(LoadError::Malformed)?;
+    match &root {
+        Some(root) if root.name == "crt-svr-load" => read(root),
+        _ => Err(LoadError::NotLoad),
     }
-    let xml = str::from_utf8(xml).map_err(|error| LoadError::NotXml(error.to_string()))?;
-    let mut reader = NsReader::from_str(xml);
-    let (mut load, is_empty) = read_root(&mut reader)?;
-    let content = match is_empty {
-        true => String::new(),
-        false => read_content(&mut reader)?,
-    };
-    read_epilog(&mut reader)?;
-    load.current = content.trim().parse().map_err(|_| LoadError::Content)?;
-    Ok(load)
 }
 
 /// Why bytes are no load report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// More than [`XML_LEN_MAX`] bytes.
-    TooLong,
-    /// Not well-formed.
-    NotXml(String),
-    /// A document type, whose entities could make a small document a big one.
-    DocumentType,
+    /// Not XML, or more than [`XML_LEN_MAX`] bytes.
+    Malformed(Malformed),
     /// The root is another element.
     NotLoad,
-    /// An element inside `crt-svr-load` or after it.
-    UnexpectedElement,
     MissingAttribute(&'static str),
     /// The attribute of this name has a value it cannot have.
     Attribute(&'static str),
@@ -119,11 +109,8 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => write!(f, "longer than {XML_LEN_MAX} bytes"),
-            Self::NotXml(reason) => write!(f, "not well-formed XML: {reason}"),
-            Self::DocumentType => f.write_str("document types are not accepted"),
+            Self::Malformed(malformed) => malformed.fmt(f),
             Self::NotLoad => f.write_str("the element is not crt-svr-load"),
-            Self::UnexpectedElement => f.write_str("an element where none may be"),
             Self::MissingAttribute(name) => write!(f, "the attribute {name} is missing"),
             Self::Attribute(name) => write!(f, "the attribute {name} has no valid value"),
             Self::SvrId(error) => write!(f, "the attribute svr-id: {error}"),
@@ -135,112 +122,35 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-impl From<quick_xml::Error> for LoadError {
-    fn from(error: quick_xml::Error) -> Self {
-        Self::NotXml(error.to_string())
-    }
-}
-
-/// Reads up to the root element and returns the report without its content, and whether the
-/// element ended already.
-fn read_root(reader: &mut NsReader<&[u8]>) -> Result<(SvrLoad, bool), LoadError> {
-    loop {
-        let (namespace, event) = reader.read_resolved_event()?;
-        let is_ours = match namespace {
-            ResolveResult::Bound(Namespace(namespace)) => namespace == NAMESPACE,
-            // A message written by the paper alone has no namespace.
-            ResolveResult::Unbound => true,
-            ResolveResult::Unknown(_) => false,
-        };
-        let is_empty = matches!(event, Event::Empty(_));
-        match event {
-            Event::Start(element) | Event::Empty(element) => {
-                if !is_ours || element.local_name().as_ref() != "crt-svr-load" {
-                    return Err(LoadError::NotLoad);
-                }
-                return Ok((read_attributes(&element)?, is_empty));
-            }
-            Event::Eof => return Err(LoadError::NotXml("no element".to_owned())),
-            event => skip_outside(&event)?,
-        }
-    }
-}
-
-/// Reads the text of the element up to its end.
-fn read_content(reader: &mut NsReader<&[u8]>) -> Result<String, LoadError> {
-    let mut content = String::new();
-    loop {
-        match reader.read_event()? {
-            Event::Text(text) => content.push_str(&text.xml10_content()),
-            Event::CData(text) => content.push_str(&text.xml10_content()),
-            Event::GeneralRef(reference) => match reference.resolve_char_ref()? {
-                Some(character) => content.push(character),
-                // No entity stands for a digit.
-                None => return Err(LoadError::Content),
-            },
-            Event::Comment(_) | Event::PI(_) => {}
-            Event::Start(_) | Event::Empty(_) => return Err(LoadError::UnexpectedElement),
-            Event::DocType(_) => return Err(LoadError::DocumentType),
-            Event::Decl(_) => return Err(LoadError::NotXml("a late declaration".to_owned())),
-            Event::End(_) => return Ok(content),
-            Event::Eof => return Err(LoadError::NotXml("the element does not end".to_owned())),
-        }
-    }
-}
-
-fn read_epilog(reader: &mut NsReader<&[u8]>) -> Result<(), LoadError> {
-    loop {
-        match reader.read_event()? {
-            Event::Eof => return Ok(()),
-            Event::Start(_) | Event::Empty(_) => return Err(LoadError::UnexpectedElement),
-            event => skip_outside(&event)?,
-        }
-    }
-}
-
-/// What may stand before and after the root element.
-fn skip_outside(event: &Event<'_>) -> Result<(), LoadError> {
-    match event {
-        Event::Decl(_) | Event::PI(_) | Event::Comment(_) => Ok(()),
-        Event::Text(text) if text.xml10_content().trim().is_empty() => Ok(()),
-        Event::DocType(_) => Err(LoadError::DocumentType),
-        _ => Err(LoadError::NotXml("text outside the element".to_owned())),
-    }
-}
-
-fn read_attributes(element: &BytesStart<'_>) -> Result<SvrLoad, LoadError> {
-    let mut svr_id = None;
-    let mut max_load = None;
-    let mut min_load = None;
-    let mut state = SvrState::default();
-    let mut hot = None;
-    for attribute in element.attributes() {
-        let attribute = attribute.map_err(quick_xml::Error::from)?;
-        let value = attribute.normalized_value(XmlVersion::Implicit1_0)?;
-        let value = value.trim();
-        match attribute.key.as_ref() {
-            "svr-id" => svr_id = Some(value.parse().map_err(LoadError::SvrId)?),
-            "max-load" => max_load = Some(read_value(value, "max-load")?),
-            "min-load" => min_load = Some(read_value(value, "min-load")?),
-            "state" => state = read_value(value, "state")?,
-            "hot" => hot = Some(read_hot(value)?),
-            _ => {}
-        }
-    }
-    let max_load = max_load.ok_or(LoadError::MissingAttribute("max-load"))?;
-    let min_load = min_load.ok_or(LoadError::MissingAttribute("min-load"))?;
+/// Reads the element, once it is known to be one.
+pub(super) fn read(element: &Node) -> Result<SvrLoad, LoadError> {
+    let svr_id = required(element, "svr-id")?;
+    let max_load = read_value(required(element, "max-load")?, "max-load")?;
+    let min_load = read_value(required(element, "min-load")?, "min-load")?;
+    let state = element.attribute("state").map(trim);
+    let hot = element.attribute("hot").map(trim);
     // With this, max-load is above 0 too.
     if min_load >= max_load {
         return Err(LoadError::MinNotBelowMax);
     }
     Ok(SvrLoad {
-        svr_id: svr_id.ok_or(LoadError::MissingAttribute("svr-id"))?,
-        current: 0,
+        svr_id: svr_id.parse().map_err(LoadError::SvrId)?,
+        current: trim(&element.text)
+            .parse()
+            .map_err(|_| LoadError::Content)?,
         max_load,
         min_load,
-        state,
-        hot,
+        state: match state {
+            Some(state) => read_value(state, "state")?,
+            None => SvrState::default(),
+        },
+        hot: hot.map(read_hot).transpose()?,
     })
+}
+
+fn required<'a>(element: &'a Node, name: &'static str) -> Result<&'a str, LoadError> {
+    let value = element.attribute(name).map(trim);
+    value.ok_or(LoadError::MissingAttribute(name))
 }
 
 fn read_value<T: FromStr>(value: &str, name: &'static str) -> Result<T, LoadError> {
@@ -349,7 +259,7 @@ mod tests {
                 "<?xml version='1.0' encoding='UTF-8'?>\r\n<!-- each second -->\
                  <d:crt-svr-load xmlns:d='urn:x-msc-dist-conf:1.0' xmlns:x='urn:other' svr-id='A' \
                  x:state='odd' max-load=' 500 ' min-load='&#53;0' parts='4' state='full' hot='1'>\n \
-                 4<!-- 9 -->3<![CDATA[1]]>\n</d:crt-svr-load>\n<!-- end -->\n",
+                 4<!-- 9 -->3<x:y>8</x:y><![CDATA[1]]><z/>\n</d:crt-svr-load>\n<!-- end -->\n",
                 full,
             ),
         ] {
@@ -368,10 +278,9 @@ mod tests {
             (with(limits, "-1"), LoadError::Content),
             (with(limits, "4294967296"), LoadError::Content),
             (with(limits, "1&lt;2"), LoadError::Content),
-            (with(limits, "1<b/>"), LoadError::UnexpectedElement),
             (
                 format!("{}<crt-svr-load/>", with(limits, "1")),
-                LoadError::UnexpectedElement,
+                LoadError::Malformed(Malformed::NotXml),
             ),
             (
                 with(r#"svr-id="A" max-load="50" min-load="50""#, "1"),
@@ -423,9 +332,12 @@ mod tests {
             ),
             (
                 format!("<!DOCTYPE x [<!ENTITY e \"1\">]>{}", with(limits, "&e;")),
-                LoadError::DocumentType,
+                LoadError::Malformed(Malformed::DocumentType),
             ),
-            (with(limits, &" ".repeat(XML_LEN_MAX)), LoadError::TooLong),
+            (
+                with(limits, &" ".repeat(XML_LEN_MAX)),
+                LoadError::Malformed(Malformed::TooLong),
+            ),
         ] {
             check(&xml, Err(error));
         }
@@ -442,11 +354,12 @@ mod tests {
         for text in texts {
             let result = parse(text.as_bytes());
             assert!(
-                matches!(result, Err(LoadError::NotXml(_))),
+                result == Err(LoadError::Malformed(Malformed::NotXml)),
                 "{text}: {result:?}"
             );
         }
-        assert!(matches!(parse(b"\xff"), Err(LoadError::NotXml(_))));
+        let result = parse(b"\xff");
+        assert_eq!(result, Err(LoadError::Malformed(Malformed::NotUtf8)));
     }
 
     fn any_load() -> impl Strategy<Value = SvrLoad> {

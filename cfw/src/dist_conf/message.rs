@@ -12,6 +12,38 @@ use std::time::SystemTime;
 use super::load::{SvrLoad, SvrState};
 use crate::svr_id::SvrId;
 
+/// An enum whose values are words in the XML. The first is what an absent attribute means.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident {
+        $(#[$first_doc:meta])* $first:ident = $first_word:literal,
+        $($(#[$value_doc:meta])* $value:ident = $word:literal,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum $name {
+            #[default]
+            $(#[$first_doc])* $first,
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl $name {
+            pub const ALL: &[Self] = &[Self::$first, $(Self::$value),*];
+
+            /// As it stands in the XML.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    Self::$first => $first_word,
+                    $(Self::$value => $word,)*
+                }
+            }
+
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+            }
+        }
+    };
+}
+
 /// A whole body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
@@ -46,6 +78,21 @@ pub struct Response {
     pub load: Option<SvrLoad>,
 }
 
+impl Response {
+    /// One that says no more than how it went.
+    pub const fn new(svr_id: Option<SvrId>, seq: u64, status: u16) -> Self {
+        Self {
+            svr_id,
+            seq,
+            status,
+            reason: None,
+            results: Vec::new(),
+            conf_info: None,
+            load: None,
+        }
+    }
+}
+
 /// What became of one operation of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpResult {
@@ -71,7 +118,7 @@ pub enum Element {
 }
 
 /// `crt-conf-info`: which servers there are, and who is in which conference.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConfInfo {
     /// Everything the sender knows of its own, instead of what changed.
     pub full: bool,
@@ -82,6 +129,20 @@ pub struct ConfInfo {
     pub parts: u32,
     pub systems: Vec<System>,
     pub conferences: Vec<Users>,
+}
+
+impl Default for ConfInfo {
+    /// Whole, and with nothing in it.
+    fn default() -> Self {
+        Self {
+            full: false,
+            query: false,
+            part: 1,
+            parts: 1,
+            systems: Vec::new(),
+            conferences: Vec::new(),
+        }
+    }
 }
 
 /// `crt-system`: a server of the service.
@@ -118,12 +179,13 @@ pub struct Users {
     pub users: Vec<ConfUser>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ConfState {
-    #[default]
-    Active,
-    /// It is over.
-    Deleted,
+words! {
+    /// Whether a conference is there.
+    ConfState {
+        Active = "active",
+        /// It is over.
+        Deleted = "deleted",
+    }
 }
 
 /// `conf-user`: one way in which somebody is in a conference.
@@ -142,6 +204,7 @@ pub struct ConfUser {
     pub codec: Option<String>,
     pub role: Option<String>,
     pub muted: bool,
+    /// From 1970 to 9999.
     pub joined: Option<SystemTime>,
     /// How he can be reached when his server is gone.
     pub reach: Option<Reach>,
@@ -162,19 +225,19 @@ pub struct Reach {
     pub replaces: bool,
 }
 
-/// As RFC 4575 §5.7.2 has them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum UserStatus {
-    #[default]
-    Connected,
-    Disconnected,
-    OnHold,
-    MutedViaFocus,
-    Pending,
-    Alerting,
-    DialingIn,
-    DialingOut,
-    Disconnecting,
+words! {
+    /// As RFC 4575 §5.7.2 has them.
+    UserStatus {
+        Connected = "connected",
+        Disconnected = "disconnected",
+        OnHold = "on-hold",
+        MutedViaFocus = "muted-via-focus",
+        Pending = "pending",
+        Alerting = "alerting",
+        DialingIn = "dialing-in",
+        DialingOut = "dialing-out",
+        Disconnecting = "disconnecting",
+    }
 }
 
 /// `reserved-svrs`: servers that may be added.
@@ -194,13 +257,14 @@ pub struct ReservedSvr {
     pub by: Option<SvrId>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ReservedState {
-    #[default]
-    Free,
-    /// Somebody is adding it.
-    Claimed,
-    Active,
+words! {
+    /// What a reserved server is doing.
+    ReservedState {
+        Free = "free",
+        /// Somebody is adding it.
+        Claimed = "claimed",
+        Active = "active",
+    }
 }
 
 /// `conf_op_sys`: an operation on a conference.
@@ -241,4 +305,26 @@ pub enum Op {
     Create,
     Modify,
     Delete,
+}
+
+impl Op {
+    pub const ALL: [Self; 3] = [Self::Create, Self::Modify, Self::Delete];
+
+    /// The element's name in `conf_op_sys`.
+    pub const fn sys_name(self) -> &'static str {
+        match self {
+            Self::Create => "conf_sys_create",
+            Self::Modify => "conf_sys_mod",
+            Self::Delete => "conf_sys_del",
+        }
+    }
+
+    /// The element's name in `conf_op_prtcs`.
+    pub const fn participant_name(self) -> &'static str {
+        match self {
+            Self::Create => "conf_prtcs_create",
+            Self::Modify => "conf_prtcs_mod",
+            Self::Delete => "conf_prtcs_del",
+        }
+    }
 }
