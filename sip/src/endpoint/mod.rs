@@ -111,6 +111,16 @@ pub struct CallKey {
     generation: u32,
 }
 
+impl CallKey {
+    /// A key of no call, for whoever simulates calls or tests what is done with keys.
+    pub const fn invented(number: u32) -> Self {
+        Self {
+            slot: u32::MAX,
+            generation: number,
+        }
+    }
+}
+
 /// Names a subscription for as long as it lives; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionKey {
