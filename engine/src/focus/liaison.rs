@@ -22,6 +22,9 @@ pub enum Report {
     User { room: RoomName, user: Box<ConfUser> },
     /// A user of a conference here has gone.
     UserGone { room: RoomName, endpoint: String },
+    /// Somebody subscribes to a room on this shard, or nobody does any more: the shard is told of all users
+    /// even while none of them is here.
+    Watched { room: RoomName, watched: bool },
     /// What became of [`Order::Move`], [`Order::TakeOver`]: a SIP status, 200 if it is done.
     Done {
         room: RoomName,
