@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod call;
 pub mod cli;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod flamegraph;
