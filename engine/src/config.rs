@@ -6,8 +6,7 @@
 //! ```
 //!
 //! A [`Config`] cannot be wrong: every field has been parsed into a type that admits only what the
-//! server can do, so nothing behind it checks again. What this version cannot do (clusters) is an
-//! error that says so, never silently ignored. Every key, its default and its reason stand in
+//! server can do, so nothing behind it checks again. Every key, its default and its reason stand in
 //! `example.toml`.
 
 mod parse;
@@ -22,6 +21,7 @@ use std::{
 use cfw::SvrId;
 pub use parse::{
     Access, Advertise, Control, LogFormat, LogLevel, Network, PortRange, Redirect, SipListen,
+    TrunkCodec,
 };
 use sip::SessionPolicy;
 use sip::digest::Credentials;
@@ -185,11 +185,33 @@ impl Default for Weights {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClusterConfig {
+    /// Where the control channels of the other servers go.
+    pub peers: Vec<String>,
+    /// Servers that may be added, and where their control channels go.
+    pub reserved: Vec<(SvrId, String)>,
     /// Addresses whose control channel is accepted.
     pub trusted: Vec<Network>,
     pub redirect: Redirect,
+    /// Where connections of control channels come in; None = any free port of the SIP address.
+    pub listen: Option<SocketAddr>,
+    /// Control channels speak TLS.
+    pub tls: bool,
+    pub trunk_codec: TrunkCodec,
+    /// Users of a server that died are called back.
+    pub recall: bool,
+    /// Takes no callers until another server asks for it.
+    pub standby: bool,
+    /// Programs that start and stop a reserved server.
+    pub start_hook: Option<PathBuf>,
+    pub stop_hook: Option<PathBuf>,
+    /// Seconds below min-load after which the server gives its users away.
+    pub drain_after_s: u32,
+    /// Seconds that may take before it is given up.
+    pub drain_deadline_s: u32,
+    /// Mean share of max-load at which a reserved server is added; above 0, at most 1.
+    pub grow_at: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,14 +318,26 @@ impl Config {
     fn from_values(mut values: Values, cores_available: &[usize]) -> Result<Self, ConfigError> {
         let server = ServerConfig::from_values(&mut values, cores_available)?;
         let load = LoadConfig::from_values(&mut values)?;
+        let sip = SipConfig::from_values(&mut values)?;
+        let cluster = ClusterConfig::from_values(&mut values)?;
+        if cluster.tls && sip.tls.certificate.is_none() {
+            let reason = "needed because cluster.tls is true";
+            return Err(ConfigError::new("sip.tls.certificate", reason));
+        }
+        if sip.advertise.is_none()
+            && let Some(any) = cluster.listen.filter(|listen| listen.ip().is_unspecified())
+        {
+            let reason = format!("needed because cluster.listen is {any}, which nobody can call");
+            return Err(ConfigError::new("sip.advertise", reason));
+        }
         Ok(Self {
             server,
-            sip: SipConfig::from_values(&mut values)?,
+            sip,
             auth: AuthConfig::from_values(&mut values)?,
             abuse: AbuseConfig::from_values(&mut values)?,
             rtp: RtpConfig::from_values(&mut values)?,
             load,
-            cluster: ClusterConfig::from_values(&mut values)?,
+            cluster,
             rooms: RoomsConfig::from_values(&mut values)?,
             http: HttpConfig::from_values(&mut values)?,
             log: LogConfig::from_values(&mut values)?,
@@ -379,8 +413,20 @@ impl Config {
             load.min,
             load.hot_max,
             load.weights,
+            cluster.peers,
+            cluster.reserved,
             cluster.trusted,
             cluster.redirect,
+            cluster.listen,
+            cluster.tls,
+            cluster.trunk_codec,
+            cluster.recall,
+            cluster.standby,
+            cluster.start_hook,
+            cluster.stop_hook,
+            cluster.drain_after_s,
+            cluster.drain_deadline_s,
+            cluster.grow_at,
             rooms.auto_create,
             rooms.max_participants,
             rooms.max_talkers,
@@ -620,23 +666,40 @@ impl LoadConfig {
 
 impl ClusterConfig {
     fn from_values(values: &mut Values) -> Result<Self, ConfigError> {
-        let peers = values.list("cluster.peers", &[], parse::peer)?;
-        let reserved = values.list("cluster.reserved", &[], parse::reserved)?;
-        for (key, given) in [
-            ("cluster.peers", peers.len()),
-            ("cluster.reserved", reserved.len()),
-        ] {
-            if given > 0 {
-                return Err(ConfigError::new(
-                    key,
-                    "clusters are not supported in this version",
-                ));
-            }
-        }
-        Ok(Self {
+        let program = |text: &str| Ok(PathBuf::from(text));
+        let config = Self {
+            peers: values.list("cluster.peers", &[], parse::peer)?,
+            reserved: values.list("cluster.reserved", &[], parse::reserved)?,
             trusted: values.list("cluster.trusted", &["127.0.0.0/8", "::1"], str::parse)?,
             redirect: values.parsed("cluster.redirect", "302", str::parse)?,
-        })
+            listen: values.optional("cluster.listen", parse::socket_address)?,
+            tls: values.boolean("cluster.tls", false)?,
+            trunk_codec: values.parsed("cluster.trunk_codec", "l16", str::parse)?,
+            recall: values.boolean("cluster.recall", true)?,
+            standby: values.boolean("cluster.standby", false)?,
+            start_hook: values.optional("cluster.start_hook", program)?,
+            stop_hook: values.optional("cluster.stop_hook", program)?,
+            drain_after_s: values.integer("cluster.drain_after_s", 60, 0..=SECONDS_MAX)?,
+            drain_deadline_s: values.integer("cluster.drain_deadline_s", 600, 1..=SECONDS_MAX)?,
+            grow_at: values.weight("cluster.grow_at", 0.85)?,
+        };
+        if let Some((id, _)) = config.reserved_twice() {
+            let reason = format!("{id} stands twice");
+            return Err(ConfigError::new("cluster.reserved", reason));
+        }
+        if config.grow_at == 0.0 || config.grow_at > 1.0 {
+            let reason = format!("{} is not above 0 and at most 1", config.grow_at);
+            return Err(ConfigError::new("cluster.grow_at", reason));
+        }
+        Ok(config)
+    }
+
+    fn reserved_twice(&self) -> Option<&(SvrId, String)> {
+        let is_repeated = |(at, (id, _)): &(usize, &(SvrId, String))| {
+            self.reserved[..*at].iter().any(|(other, _)| other == id)
+        };
+        let mut entries = self.reserved.iter().enumerate();
+        entries.find(is_repeated).map(|(_, entry)| entry)
     }
 }
 

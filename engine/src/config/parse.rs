@@ -338,10 +338,39 @@ impl FromStr for Redirect {
     }
 }
 
-/// The URI of a peer's control channel, `sip:user@host[:port]`.
+/// How the sound of a conference travels between two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrunkCodec {
+    /// Uncompressed: 145 kbit/s each way, no delay.
+    L16,
+    /// A tenth of the bits, for some time of both processors.
+    Opus,
+}
+
+impl FromStr for TrunkCodec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "l16" => Ok(Self::L16),
+            "opus" => Ok(Self::Opus),
+            _ => Err(format!("\"{text}\" is neither l16 nor opus")),
+        }
+    }
+}
+
+/// The URI of a peer's control channel, `sip:user@host[:port][;transport=udp|tcp|tls]`.
 pub(super) fn peer(text: &str) -> Result<String, String> {
-    let is_peer = text
+    let address = text
+        .split_once(";transport=")
+        .map_or(text, |(address, _)| address);
+    let transport = text
+        .split_once(";transport=")
+        .map(|(_, transport)| transport);
+    let is_transport = transport.is_none_or(|name| ["udp", "tcp", "tls"].contains(&name));
+    let is_peer = address
         .strip_prefix("sip:")
+        .filter(|_| is_transport)
         .and_then(|rest| rest.split_once('@'))
         .is_some_and(|(user, host)| is_user(user) && host.parse::<Advertise>().is_ok());
     if is_peer {

@@ -171,11 +171,9 @@ fn later_layers_win() {
 
 #[test]
 fn sets_are_split_at_the_first_equals_sign() {
-    let error = load("", &[], &["cluster.reserved=C=sip:cfw@127.0.0.1:5080"]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cluster.reserved: clusters are not supported in this version"
-    );
+    let config = set("cluster.reserved=C=sip:cfw@127.0.0.1:5080");
+    let entry = ("C".parse().unwrap(), "sip:cfw@127.0.0.1:5080".to_owned());
+    assert_eq!(config.cluster.reserved, [entry]);
     check_error("", &["rooms"], "--set rooms: expected section.key=value");
 }
 
@@ -560,26 +558,53 @@ fn capture_servers_are_checked() {
 }
 
 #[test]
-fn clusters_are_checked_and_then_refused() {
-    check_error(
-        "",
-        &["cluster.peers=127.0.0.1:5070"],
-        "cluster.peers: \"127.0.0.1:5070\" is not a URI such as sip:cfw@127.0.0.1:5070",
-    );
+fn clusters_are_checked() {
+    let config = set("cluster.peers=sip:cfw@127.0.0.1:5070, sip:cfw@b.example;transport=tcp");
+    let peers = ["sip:cfw@127.0.0.1:5070", "sip:cfw@b.example;transport=tcp"];
+    assert_eq!(config.cluster.peers, peers);
+    for wrong in ["127.0.0.1:5070", "sip:cfw@a;transport=ws", "sip:cfw@a;b"] {
+        check_error(
+            "",
+            &[&format!("cluster.peers={wrong}")],
+            &format!("cluster.peers: \"{wrong}\" is not a URI such as sip:cfw@127.0.0.1:5070"),
+        );
+    }
     check_error(
         "",
         &["cluster.reserved=sip:cfw@a"],
         "cluster.reserved: \"sip:cfw@a\" is not svr-id=URI",
     );
     check_error(
-        "[cluster]\npeers = [\"sip:cfw@127.0.0.1:5070\"]",
-        &[],
-        "cluster.peers: clusters are not supported in this version",
+        "",
+        &["cluster.reserved=C=sip:cfw@a,C=sip:cfw@b"],
+        "cluster.reserved: C stands twice",
     );
     check_error(
         "",
         &["cluster.redirect=303"],
         "cluster.redirect: \"303\" is neither 302 nor relay",
+    );
+    check_error(
+        "",
+        &["cluster.trunk_codec=gsm"],
+        "cluster.trunk_codec: \"gsm\" is neither l16 nor opus",
+    );
+    for wrong in ["0", "1.5"] {
+        check_error(
+            "",
+            &[&format!("cluster.grow_at={wrong}")],
+            &format!("cluster.grow_at: {wrong} is not above 0 and at most 1"),
+        );
+    }
+    check_error(
+        "",
+        &["cluster.tls=true"],
+        "sip.tls.certificate: needed because cluster.tls is true",
+    );
+    check_error(
+        "",
+        &["cluster.listen=0.0.0.0:7563"],
+        "sip.advertise: needed because cluster.listen is 0.0.0.0:7563, which nobody can call",
     );
     assert_eq!(
         set("cluster.redirect=relay").cluster.redirect,
@@ -783,8 +808,20 @@ fn every_key_is_compared_on_reload() {
         "load.weights.sip=2",
         "load.weights.audio=2",
         "load.weights.video=2",
+        "cluster.peers=sip:cfw@127.0.0.1:7",
+        "cluster.reserved=C=sip:cfw@127.0.0.1:7",
         "cluster.trusted=::2",
         "cluster.redirect=relay",
+        "cluster.listen=127.0.0.1:7",
+        "cluster.tls=true",
+        "cluster.trunk_codec=opus",
+        "cluster.recall=false",
+        "cluster.standby=true",
+        "cluster.start_hook=a",
+        "cluster.stop_hook=a",
+        "cluster.drain_after_s=7",
+        "cluster.drain_deadline_s=7",
+        "cluster.grow_at=0.5",
         "rooms.auto_create=false",
         "rooms.max_participants=1",
         "rooms.max_talkers=1",
@@ -805,7 +842,10 @@ fn every_key_is_compared_on_reload() {
     let old = defaults();
     for set in sets {
         // Neither file goes without the other.
-        let pair: &[&str] = if set.contains("certificate") || set.contains("key") {
+        let pair: &[&str] = if ["certificate", "key", "cluster.tls"]
+            .iter()
+            .any(|name| set.contains(name))
+        {
             &["sip.tls.certificate=b", "sip.tls.key=b", set]
         } else {
             &[set]
@@ -818,10 +858,6 @@ fn every_key_is_compared_on_reload() {
             "{key} not in {changed:?}"
         );
     }
-    let refused = ["cluster.peers", "cluster.reserved"];
-    let covered = sets
-        .iter()
-        .map(|set| set.split('=').next().unwrap())
-        .chain(refused);
+    let covered = sets.iter().map(|set| set.split('=').next().unwrap());
     assert_eq!(covered.collect::<BTreeSet<_>>(), KEYS.into_iter().collect());
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 57] = [
+pub(super) const KEYS: [&str; 67] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -50,6 +50,16 @@ pub(super) const KEYS: [&str; 57] = [
     "cluster.reserved",
     "cluster.trusted",
     "cluster.redirect",
+    "cluster.listen",
+    "cluster.tls",
+    "cluster.trunk_codec",
+    "cluster.recall",
+    "cluster.standby",
+    "cluster.start_hook",
+    "cluster.stop_hook",
+    "cluster.drain_after_s",
+    "cluster.drain_deadline_s",
+    "cluster.grow_at",
     "rooms.auto_create",
     "rooms.max_participants",
     "rooms.max_talkers",
