@@ -23,7 +23,7 @@ use crate::meters::{Meters, ServerLoad, ServerState, State};
 use crate::random::Random;
 use crate::shard::core::Common;
 use crate::shard::directory::Spread;
-use crate::shard::mailbox::{Mail, Mailboxes, Order, Query};
+use crate::shard::mailbox::{DialOrder, Mail, Mailboxes, Query};
 use crate::shard::run::{Plan, Sockets};
 use crate::shard::{ShardIndex, guard, run};
 use crate::trace::{Batch, Watchers};
@@ -273,7 +273,7 @@ impl Control {
 
     /// Posts to every shard, waiting for inboxes that are full.
     fn tell_all(&self, mail: impl Fn() -> Mail) {
-        for shard in 0..self.mailboxes.len() {
+        for shard in 0..self.mailboxes.shards() {
             while self
                 .mailboxes
                 .post(ShardIndex(shard as u16), mail())
@@ -289,7 +289,7 @@ impl Control {
         &self,
         question: impl Fn(ShardIndex, oneshot::Sender<T>) -> Query,
     ) -> Vec<oneshot::Receiver<T>> {
-        (0..self.mailboxes.len())
+        (0..self.mailboxes.shards())
             .map(|shard| {
                 let shard = ShardIndex(shard as u16);
                 let (reply, answer) = oneshot::channel();
@@ -317,7 +317,7 @@ impl ShardQueries for Control {
 
     fn dial(&self, room: RoomName, target: String) -> oneshot::Receiver<u16> {
         let (reply, answer) = oneshot::channel();
-        let order = Order {
+        let order = DialOrder {
             room,
             target,
             reply,

@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 pub use http::{router, serve};
 pub use sampler::{CoreSample, Sample, Sampler};
 pub use status::{ClusterView, CoreStatus, LoadStatus, PeerView, ReservedView, Status};
-pub use view::{ConferenceView, ParticipantView};
+pub use view::{ConferenceView, DecisionView, ParticipantView, SeenView};
 
 use crate::{
     config::Config,

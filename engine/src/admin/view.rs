@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A conference with everyone in it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,6 +33,36 @@ pub struct ParticipantView {
     pub level_dbov: i32,
     #[serde(serialize_with = "rfc3339")]
     pub joined: SystemTime,
+}
+
+/// Why a caller, a user or a server went where it did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// `redirect`, `refuse`, `hold`, `move`...
+    pub kind: String,
+    pub conference: Option<String>,
+    /// Whom or what it is about: a URI, or a server.
+    pub about: Option<String>,
+    /// The server that was chosen.
+    pub target: Option<String>,
+    pub reason: String,
+    /// What was known of each server then.
+    #[serde(default)]
+    pub seen: Vec<SeenView>,
+}
+
+/// A server as it was seen when something was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenView {
+    pub svr_id: String,
+    pub state: String,
+    pub load: u32,
+    pub max: u32,
+    /// Load that was foreseen to come, of callers just sent there.
+    pub predicted: u32,
+    pub age_ms: u64,
 }
 
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -27,7 +27,8 @@ pub(super) enum Way {
     Owner(ShardIndex),
     /// Of whoever has the room, or will have it.
     Room(RoomName),
-    /// Of nobody yet: of the shard on which its Call-ID falls, or which has the dialog that it names.
+    /// Of nobody yet: of the shard on which its Call-ID falls, or which has the dialog that it names, or of the
+    /// hub.
     Any(ShardIndex),
     /// Of whoever received it: no SIP, which the stack answers with 400 if there is enough to answer to, or
     /// a REGISTER, which it refuses.
@@ -50,7 +51,8 @@ impl Doorman<'_> {
         let pass = self.gate.admit(now, from);
         let glance = sip::scan(message);
         let owner = glance.ok().as_ref().and_then(Glance::owner);
-        if let Some(owner) = owner.filter(|&owner| usize::from(owner) < self.shards) {
+        // One more than there are shards: the hub owns dialogs as well.
+        if let Some(owner) = owner.filter(|&owner| usize::from(owner) <= self.shards) {
             return Some(Way::Owner(ShardIndex(owner)));
         }
         if let Pass::DialogsOnly(dropped) = pass {
@@ -78,8 +80,11 @@ impl Doorman<'_> {
         if let Some(owner) = named.filter(|&owner| usize::from(owner) < self.shards) {
             return Some(Way::Any(ShardIndex(owner)));
         }
-        let room = glance
-            .user()
+        let user = glance.user();
+        if user.as_deref() == Some(RoomName::CONTROL) && is_for_channels(method) {
+            return Some(Way::Any(ShardIndex(self.shards as u16)));
+        }
+        let room = user
             .filter(|_| glance.is_for_room())
             .and_then(|user| RoomName::from_user(&user));
         Some(room.map_or_else(any, Way::Room))
@@ -100,6 +105,11 @@ impl Doorman<'_> {
                 })
             })
     }
+}
+
+/// What control channels need outside of their dialogs; all else is refused by a shard.
+fn is_for_channels(method: &[u8]) -> bool {
+    matches!(method, b"INVITE" | b"CANCEL" | b"ACK" | b"OPTIONS")
 }
 
 /// A message that waits.

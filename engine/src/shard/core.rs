@@ -71,8 +71,8 @@ pub struct Common {
     pub access: Arc<Access>,
     /// Who watches SIP messages.
     pub watchers: Watchers,
-    /// Which shards have nothing left to do. They end together: one that ended alone would leave mail
-    /// unread that others still forward to it.
+    /// Which shards have nothing left to do, and last the hub. They end together: one that ended alone would
+    /// leave mail unread that others still forward to it.
     pub quiet: Arc<[AtomicBool]>,
 }
 
@@ -147,7 +147,7 @@ impl<I: MediaIo> Core<I> {
         let sip_sockets = sip_sockets.collect::<std::io::Result<_>>()?;
         // Who asks as soon as the server is ready is told the truth.
         stage.flush(&common.meters.cores[usize::from(index.0)]);
-        let shards = common.mailboxes.len();
+        let shards = common.mailboxes.shards();
         let config = &common.config;
         let tracer = Tracer::new(&config.trace, &config.sip.listen, common.watchers.clone())?;
         Ok(Self {
@@ -228,6 +228,7 @@ impl<I: MediaIo> Core<I> {
         self.drain_sip(now, wall, ntp, writes, meters);
         self.ledger.lap(meters, Phase::Sip);
         self.tell_homes(now);
+        self.report();
         self.look_up();
         self.tell_of_muted(meters);
         self.outbox.retry();
@@ -307,9 +308,11 @@ impl<I: MediaIo> Core<I> {
                 // A new connection was asked for here; of an old one its shard does not know who wants it.
                 StreamEvent::Failed { flow } if flow.stream == 0 => {
                     self.sip.handle_flow_failed(now, flow);
+                    let hub = self.common.mailboxes.hub();
+                    self.outbox.post(hub, Mail::FlowFailed { flow });
                 }
                 StreamEvent::Failed { flow } | StreamEvent::Closed { flow } => {
-                    for shard in 0..self.common.mailboxes.len() {
+                    for shard in 0..=self.common.mailboxes.shards() {
                         self.outbox
                             .post(ShardIndex(shard as u16), Mail::FlowClosed { flow });
                     }
@@ -326,7 +329,7 @@ impl<I: MediaIo> Core<I> {
         let to = match way {
             Way::Owner(shard) | Way::Any(shard) => shard,
             Way::Room(room) => {
-                let shards = self.common.mailboxes.len();
+                let shards = self.common.mailboxes.shards();
                 let home = self.common.spread.shard(room.as_str().as_bytes(), shards);
                 if home != self.index {
                     let room = room.as_str().to_owned();
@@ -432,7 +435,16 @@ impl<I: MediaIo> Core<I> {
                     self.gate.configure(&config.abuse);
                     self.common.config = config;
                 }
+                Mail::Transmit { flow, message } => {
+                    self.judge(now, &flow, &message, meters);
+                    self.transmit(flow, message, writes, meters);
+                }
+                Mail::Orders(orders) => self.obey(now, orders, meters),
+                // For the hub.
+                Mail::FlowFailed { .. } | Mail::Reports { .. } | Mail::Cluster(_) => {}
                 Mail::Drain => self.ending = Ending::Draining,
+                Mail::Undrain if self.ending == Ending::Draining => self.ending = Ending::No,
+                Mail::Undrain => {}
                 Mail::Stop => self.stop(now, meters),
             }
         }
@@ -556,7 +568,7 @@ impl<I: MediaIo> Core<I> {
             let home = self
                 .common
                 .spread
-                .shard(room.as_bytes(), self.common.mailboxes.len());
+                .shard(room.as_bytes(), self.common.mailboxes.shards());
             match (home == self.index, opened) {
                 (true, true) => self.directory.opened(now, &room, self.index),
                 (true, false) => self.directory.closed(now, &room),
@@ -576,7 +588,7 @@ impl<I: MediaIo> Core<I> {
         for source in self.gate.take_muted() {
             meters.mutes.add(1);
             tracing::debug!(%source, "muted: too much of what it sends is unwanted");
-            for shard in (0..self.common.mailboxes.len()).map(|shard| ShardIndex(shard as u16)) {
+            for shard in (0..self.common.mailboxes.shards()).map(|shard| ShardIndex(shard as u16)) {
                 if shard != self.index {
                     self.outbox.post(shard, Mail::Muted { source });
                 }
@@ -685,7 +697,7 @@ fn doorman<'a>(gate: &'a mut Gate, common: &'a Common, meters: &'a CoreMeters) -
         gate,
         meters,
         spread: &common.spread,
-        shards: common.mailboxes.len(),
+        shards: common.mailboxes.shards(),
         drop_user_agents: &common.config.abuse.drop_user_agents,
     }
 }

@@ -1,6 +1,8 @@
 //! What shards tell each other: values, never handles.
 //!
-//! Each shard has one inbox that it empties once a turn; any thread may post to it without locking.
+//! Each shard has one inbox that it empties once a turn; any thread may post to it without locking. One
+//! more, behind those of the shards, is that of the cluster's thread (the hub), which owns dialogs as
+//! a shard does but has no sockets.
 //! A full inbox never blocks the sender. What must arrive (anything but a SIP datagram, which its
 //! sender retransmits, and word of a muted source) waits in the sender's outbox for its next turn.
 
@@ -14,8 +16,9 @@ use sip::Flow;
 use tokio::sync::oneshot;
 
 use super::ShardIndex;
-use crate::admin::ConferenceView;
+use crate::admin::{ConferenceView, DecisionView};
 use crate::config::Config;
+use crate::focus::liaison::{self, Report, Wish};
 use crate::focus::{Access, RoomName};
 use crate::trace::Batch;
 
@@ -47,6 +50,24 @@ pub enum Mail {
     FlowClosed {
         flow: Flow,
     },
+    /// A connection that was asked for could not be made.
+    FlowFailed {
+        flow: Flow,
+    },
+    /// A SIP message of the hub's, for whoever holds the connection or has a socket.
+    Transmit {
+        flow: Flow,
+        message: Bytes,
+    },
+    /// What a shard's focus tells the cluster.
+    Reports {
+        from: ShardIndex,
+        reports: Vec<Report>,
+    },
+    /// What the cluster tells a shard's focus.
+    Orders(Vec<liaison::Order>),
+    /// What the operator wants of the cluster.
+    Cluster(ClusterOrder),
     /// The sender has opened or closed a room whose directory entry the receiver keeps.
     RoomOpened {
         room: String,
@@ -64,7 +85,7 @@ pub enum Mail {
     /// What can change while running has changed.
     Reload(Arc<Config>, Arc<Access>),
     /// Somebody is to be called into a room.
-    Dial(Box<Order>),
+    Dial(Box<DialOrder>),
     /// A name has been looked up.
     Resolved {
         ticket: u64,
@@ -73,6 +94,8 @@ pub enum Mail {
     },
     /// Take no new calls; end when the last has gone.
     Drain,
+    /// Do not end after all.
+    Undrain,
     /// Say BYE to everybody and end.
     Stop,
 }
@@ -89,7 +112,7 @@ impl Mail {
 
 /// Whom to call into which room.
 #[derive(Debug)]
-pub struct Order {
+pub struct DialOrder {
     pub room: RoomName,
     /// The URI to call.
     pub target: String,
@@ -97,6 +120,33 @@ pub struct Order {
     pub reply: oneshot::Sender<u16>,
     /// The receiver is the one who has the room, or is to have it.
     pub is_placed: bool,
+}
+
+/// What the operator wants of the cluster, with the way back for what comes of it.
+#[derive(Debug)]
+pub enum ClusterOrder {
+    /// Give all users away and stand by.
+    Drain,
+    /// Take calls again.
+    Undrain,
+    /// A conference is going to have so many participants; 0 = it is not known any more.
+    Expect { room: RoomName, participants: u32 },
+    /// Something is wished of a user, wherever he is. Hears a SIP status: 200, 404 if he is nowhere.
+    Wish {
+        room: RoomName,
+        entity: String,
+        what: Wish,
+        reply: oneshot::Sender<u16>,
+    },
+    /// Everybody who is in conferences on other servers; of one conference or of all.
+    Roster {
+        room: Option<RoomName>,
+        reply: oneshot::Sender<Vec<ConferenceView>>,
+    },
+    /// Why callers went where they did, the latest last.
+    Decisions {
+        reply: oneshot::Sender<Vec<DecisionView>>,
+    },
 }
 
 /// Questions about the shard's conferences and messages, with the way back for the answer.
@@ -116,7 +166,7 @@ pub enum Query {
     },
 }
 
-/// The inboxes of all shards. Cloned into every thread that posts.
+/// The inboxes of all shards, and that of the hub. Cloned into every thread that posts.
 #[derive(Clone, Debug)]
 pub struct Mailboxes {
     inboxes: Arc<[ArrayQueue<Mail>]>,
@@ -125,18 +175,20 @@ pub struct Mailboxes {
 impl Mailboxes {
     pub fn new(shards: usize) -> Self {
         Self {
-            inboxes: (0..shards)
+            inboxes: (0..=shards)
                 .map(|_| ArrayQueue::new(INBOX_LEN_MAX))
                 .collect(),
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.inboxes.len()
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.inboxes.len() - 1
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.inboxes.is_empty()
+    /// The inbox of the cluster's thread, and its owner number in SIP tags.
+    pub fn hub(&self) -> ShardIndex {
+        ShardIndex(self.shards() as u16)
     }
 
     /// # Errors

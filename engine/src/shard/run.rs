@@ -75,7 +75,7 @@ async fn run(plan: Plan, ready: mpsc::Sender<Result<(), String>>) {
     let ports = Ports::new(
         rtp.ports.low..=rtp.ports.high,
         usize::from(index.0),
-        common.mailboxes.len(),
+        common.mailboxes.shards(),
     );
     let stage_config = StageConfig {
         address: rtp.address,

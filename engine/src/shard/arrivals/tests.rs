@@ -130,8 +130,22 @@ fn each_message_finds_its_way() {
             request("BYE", "lobby", ";tag=1-00ff", ""),
             Some(Way::Owner(ShardIndex(1))),
         ),
+        // Behind the shards is the hub.
+        (
+            request("BYE", "lobby", ";tag=2-00ff", ""),
+            Some(Way::Owner(ShardIndex(2))),
+        ),
+        (
+            request("INVITE", "cfw", "", ""),
+            Some(Way::Any(ShardIndex(2))),
+        ),
+        (
+            request("OPTIONS", "cfw", "", ""),
+            Some(Way::Any(ShardIndex(2))),
+        ),
+        (request("MESSAGE", "cfw", "", ""), any()),
         // A shard that we do not have, and a tag that is none of ours.
-        (request("BYE", "lobby", ";tag=2-00ff", ""), any()),
+        (request("BYE", "lobby", ";tag=3-00ff", ""), any()),
         (request("BYE", "lobby", ";tag=xyz", ""), any()),
         (request("OPTIONS", "lobby", "", ""), any()),
         (request("INVITE", "conference", "", ""), any()),

@@ -1,20 +1,22 @@
-//! Calls that somebody outside asks for, and the names that calls of ours need looked up.
+//! What others ask of the focus: calls from outside, orders of the cluster; and what it asks of others:
+//! names looked up, and what the cluster is to know.
 
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use crate::focus::liaison::Order;
 use crate::focus::{Dial, Lookup};
 use crate::io::MediaIo;
 use crate::meters::CoreMeters;
-use crate::shard::mailbox::{Mail, Order};
+use crate::shard::mailbox::{DialOrder, Mail};
 
 impl<I: MediaIo> Core<I> {
     /// Calls somebody into a room, where that is.
-    pub(super) fn dial(&mut self, now: Instant, mut order: Order, meters: &CoreMeters) {
+    pub(super) fn dial(&mut self, now: Instant, mut order: DialOrder, meters: &CoreMeters) {
         if !order.is_placed {
             let name = order.room.as_str();
-            let shards = self.common.mailboxes.len();
+            let shards = self.common.mailboxes.shards();
             let home = self.common.spread.shard(name.as_bytes(), shards);
             let to = if home == self.index {
                 order.is_placed = true;
@@ -27,7 +29,7 @@ impl<I: MediaIo> Core<I> {
                 return;
             }
         }
-        let Order {
+        let DialOrder {
             room,
             target,
             reply,
@@ -37,6 +39,25 @@ impl<I: MediaIo> Core<I> {
         let status = self.with_focus(now, meters, |focus, means| focus.dial(dial, means));
         // Who asked may have gone meanwhile.
         let _ = reply.send(status);
+    }
+
+    pub(super) fn obey(&mut self, now: Instant, orders: Vec<Order>, meters: &CoreMeters) {
+        self.with_focus(now, meters, |focus, means| {
+            for order in orders {
+                focus.obey(order, means);
+            }
+        });
+    }
+
+    /// Tells the cluster what it has to know, at most once a turn.
+    pub(super) fn report(&mut self) {
+        let reports = self.focus.take_reports();
+        if reports.is_empty() {
+            return;
+        }
+        let from = self.index;
+        self.outbox
+            .post(self.common.mailboxes.hub(), Mail::Reports { from, reports });
     }
 
     /// Has the names looked up that calls of ours need, off the core: a resolver waits.

@@ -12,7 +12,7 @@ use crate::io::batch::BatchIo;
 use crate::io::ports::Ports;
 use crate::load::Admission;
 use crate::meters::{ServerState, State};
-use crate::shard::mailbox::Order;
+use crate::shard::mailbox::DialOrder;
 use crate::shard::stage::StageConfig;
 
 const SHARDS: usize = 2;
@@ -233,7 +233,7 @@ fn who_rings_for_ever_is_given_up() {
     let mut server = Server::new(0, &[]);
     let phone = Phone::new(&server);
     let (reply, mut status) = oneshot::channel();
-    let order = Order {
+    let order = DialOrder {
         room: RoomName::from_user("staff").unwrap(),
         target: phone.uri(),
         reply,
