@@ -8,7 +8,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::rtcp::{self, Part, RTCP_LEN_MAX};
-use crate::{Csrcs, HEADER_LEN, Header, Packet, Session, SessionConfig, classify};
+use crate::{
+    CONTRIBUTORS_MAX, Contributor, Csrcs, HEADER_LEN, Header, MIXED_HEADER_LEN_MAX, Packet,
+    Session, SessionConfig, classify,
+};
+
+const LEVELS_ID: u8 = 1;
 
 /// The parts of a packet lie within the datagram, and its fixed fields survive being written.
 pub fn packet(bytes: &[u8]) {
@@ -36,6 +41,19 @@ pub fn packet(bytes: &[u8]) {
         ..packet
     };
     assert_eq!(Packet::parse(&header.write()), Ok(bare));
+    let mut who = [Contributor { ssrc: 0, level: 0 }; CONTRIBUTORS_MAX];
+    let count = packet.contributors(LEVELS_ID).len();
+    who.iter_mut()
+        .zip(packet.contributors(LEVELS_ID))
+        .for_each(|(place, contributor)| *place = contributor);
+    let mut mixed = [0; MIXED_HEADER_LEN_MAX];
+    let len = header.write_mixed(&who[..count], LEVELS_ID, &mut mixed);
+    let again = Packet::parse(&mixed[..len]).expect("we wrote it");
+    assert!(
+        again
+            .contributors(LEVELS_ID)
+            .eq(who[..count].iter().copied())
+    );
 }
 
 /// Every part and block of a compound packet can be read.
@@ -82,7 +100,21 @@ pub fn session(mut bytes: &[u8]) {
             0..=3 => drop(session.handle_rtp(now, from, datagram)),
             4 => drop(session.handle_rtcp(now, from, datagram)),
             5 => drop(session.pop(now)),
-            6 => drop(session.next_header(now, 160, 160)),
+            6 if datagram.is_empty() => drop(session.next_header(now, 160, 160)),
+            6 => {
+                let who = [Contributor {
+                    ssrc: 1,
+                    level: datagram[0],
+                }; CONTRIBUTORS_MAX + 1];
+                let who = &who[..datagram.len().min(who.len())];
+                session.next_mixed_header(
+                    now,
+                    160,
+                    160,
+                    (who, LEVELS_ID),
+                    &mut [0; MIXED_HEADER_LEN_MAX],
+                );
+            }
             _ => drop(session.poll_report(now, u64::from(*wait), &mut [0; RTCP_LEN_MAX])),
         }
     }

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod mixed;
 mod packet;
 
 mod latch;
@@ -33,6 +34,7 @@ pub mod fuzz;
 pub use dtmf::DtmfEvent;
 pub use jitter::{JitterBuffer, JitterConfig, PAYLOAD_LEN_MAX, Popped, Pushed};
 pub use latch::{Latch, Verdict};
+pub use mixed::{CONTRIBUTORS_MAX, Contributor, MIXED_HEADER_LEN_MAX};
 pub use packet::{Csrcs, Extension, HEADER_LEN, Header, Kind, Packet, PacketError, classify, ssrc};
 pub use rtcp::RTCP_LEN_MAX;
 pub use session::{

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Length of the fixed header, which is all of the header that we write.
+/// Length of the fixed header, which is all of the header that participants get.
 pub const HEADER_LEN: usize = 12;
 
 /// A packet as it came; borrows from the datagram.
@@ -127,7 +127,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The header of a packet of ours: no padding, extension or contributing sources.
+/// The header of a packet of ours: no padding; contributing sources only by [`Header::write_mixed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub marker: bool,

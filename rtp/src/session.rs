@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::clock::ticks;
 use crate::dtmf::{DtmfEvent, DtmfReceiver, Told};
 use crate::latch::{Latch, Verdict};
+use crate::mixed::{Contributor, MIXED_HEADER_LEN_MAX};
 use crate::packet::{HEADER_LEN, Header, Packet};
 use crate::random::SplitMix64;
 use crate::reporter::Reporter;
@@ -380,6 +381,16 @@ impl Session {
         received
     }
 
+    /// Our synchronization source.
+    pub fn ssrc(&self) -> u32 {
+        self.config.ssrc
+    }
+
+    /// Timestamp units per second, both ways.
+    pub fn clock_rate(&self) -> u32 {
+        self.config.clock_rate
+    }
+
     /// The source that is heard.
     pub fn heard_ssrc(&self) -> Option<u32> {
         self.source.as_ref().map(Source::ssrc)
@@ -407,6 +418,25 @@ impl Session {
         ticks: u32,
         payload_len: usize,
     ) -> [u8; HEADER_LEN] {
+        self.next(now, ticks, payload_len).write()
+    }
+
+    /// The same for a packet that says who is in it; gives the header's length. `levels_id` is the number
+    /// of the extension for their levels (RFC 6465), 1 to 14.
+    pub fn next_mixed_header(
+        &mut self,
+        now: Instant,
+        ticks: u32,
+        payload_len: usize,
+        (contributors, levels_id): (&[Contributor], u8),
+        out: &mut [u8; MIXED_HEADER_LEN_MAX],
+    ) -> usize {
+        self.next(now, ticks, payload_len)
+            .write_mixed(contributors, levels_id, out)
+    }
+
+    #[inline]
+    fn next(&mut self, now: Instant, ticks: u32, payload_len: usize) -> Header {
         let header = Header {
             marker: std::mem::take(&mut self.marker),
             payload_type: self.config.payload_type,
@@ -420,7 +450,7 @@ impl Session {
         self.timestamp = self.timestamp.wrapping_add(ticks);
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += payload_len as u64;
-        header.write()
+        header
     }
 
     /// Lets time pass without a packet; the next one begins a talk spurt.
