@@ -32,8 +32,8 @@ use bytes::Bytes;
 
 pub use endpoint::{
     CallKey, ClientKey, Config, Counters, Ended, Endpoint, Event, Invitation, Invite,
-    ListenerIdentity, Method, Named, Output, Rejection, Request, RequestKey, SessionPolicy, Sizes,
-    SubscriptionKey, TooManyCalls,
+    ListenerIdentity, Method, Named, Output, Peer, Rejection, Request, RequestKey, SessionPolicy,
+    Sizes, SubscriptionKey, TooManyCalls,
 };
 pub use scan::{Glance, scan};
 pub use transaction::Timers;

@@ -32,6 +32,8 @@ mod keys;
 pub mod liaison;
 mod name;
 pub mod negotiate;
+mod orders;
+mod reports;
 mod requests;
 mod roster;
 
@@ -41,6 +43,7 @@ use call::{Call, Phase};
 use dialing::Lookups;
 pub use dialing::{Dial, Lookup};
 pub use name::RoomName;
+use reports::Reports;
 use roster::Rosters;
 
 const SDP: &str = "application/sdp";
@@ -71,6 +74,7 @@ pub struct Focus {
     /// Calls of ours that nobody has answered, in the order in which they are given up.
     calling: VecDeque<(Instant, CallKey)>,
     rosters: Rosters,
+    reports: Reports,
     lookups: Lookups,
 }
 
@@ -88,6 +92,7 @@ impl Focus {
             waiting: VecDeque::new(),
             calling: VecDeque::new(),
             rosters: Rosters::default(),
+            reports: Reports::default(),
             lookups: Lookups::default(),
         }
     }
@@ -155,6 +160,7 @@ impl Focus {
             self.calling.pop_front();
             self.give_up_calling(call, means);
         }
+        self.look_at_calls(means);
         self.notify_subscribers(means);
     }
 
@@ -165,6 +171,7 @@ impl Focus {
             first(&self.waiting),
             first(&self.calling),
             self.rosters.poll_timeout(),
+            self.reports.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -193,6 +200,7 @@ impl Focus {
             // Nobody has answered, and nobody will: taken back.
             let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
             self.tell_referrer(referral, 487, true, means);
+            self.reports.tell_of_leaving(key);
             self.tell_roster_of_leaving(key, &call, means);
         }
     }

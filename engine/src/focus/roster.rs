@@ -14,6 +14,7 @@ use sip::{CallKey, RequestKey, SubscriptionKey};
 use super::call::{Call, Phase};
 use super::{Focus, Means, RoomName};
 use crate::io::MediaIo;
+use crate::room::Leg;
 
 /// Subscribers of one room.
 const SUBSCRIBERS_MAX: usize = 10_000;
@@ -139,6 +140,7 @@ impl Focus {
 
     /// Something about a call has changed: it came, joined, holds, is muted.
     pub(super) fn tell_roster<I: MediaIo>(&mut self, key: CallKey, means: &mut Means<'_, I>) {
+        self.report(key, means);
         let Some(call) = self.calls.get(&key) else {
             return;
         };
@@ -272,11 +274,10 @@ impl Focus {
     }
 }
 
-fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
-    let member = means.stage.member(call.seat);
-    let leg = member.as_ref().map(|member| member.leg());
-    let (heard, spoken_to) = leg.map_or((false, false), |leg| (leg.heard, leg.spoken_to));
-    let status = match &call.phase {
+/// How a call stands; `leg` is there once it has joined.
+pub(super) fn status_of(call: &Call, leg: Option<&Leg>) -> Status {
+    let spoken_to = leg.is_some_and(|leg| leg.spoken_to);
+    match &call.phase {
         Phase::Calling { alerting: false } => Status::DialingOut,
         Phase::Calling { alerting: true } => Status::Alerting,
         Phase::Ringing { .. } | Phase::Offering => Status::DialingIn,
@@ -285,7 +286,14 @@ fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
         Phase::Joined { .. } if !spoken_to => Status::OnHold,
         Phase::Joined { .. } if call.muted => Status::MutedViaFocus,
         Phase::Joined { .. } => Status::Connected,
-    };
+    }
+}
+
+fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
+    let member = means.stage.member(call.seat);
+    let leg = member.as_ref().map(|member| member.leg());
+    let (heard, spoken_to) = leg.map_or((false, false), |leg| (leg.heard, leg.spoken_to));
+    let status = status_of(call, leg);
     // As the endpoint sees it: it sends what we hear.
     let direction = match (heard, spoken_to) {
         (true, true) => MediaStatus::SendRecv,

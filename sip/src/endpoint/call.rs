@@ -43,21 +43,23 @@ pub(super) struct Call {
 pub(super) struct Abilities {
     pub(super) update: bool,
     pub(super) message: bool,
+    pub(super) refer: bool,
     pub(super) timer: bool,
+    pub(super) replaces: bool,
 }
 
 impl Abilities {
     /// What a later request of a peer says: one without Allow changes nothing of what he takes.
     pub(super) fn learn(&mut self, message: &Message<'_>) {
-        let Self {
-            update,
-            message: takes_messages,
-            ..
-        } = *self;
+        let before = *self;
         *self = Self::of(message);
         if message.header("Allow").is_none() {
-            self.update = update;
-            self.message = takes_messages;
+            self.update = before.update;
+            self.message = before.message;
+            self.refer = before.refer;
+        }
+        if message.header("Supported").is_none() {
+            self.replaces = before.replaces;
         }
     }
 
@@ -66,11 +68,12 @@ impl Abilities {
         for method in message.words("Allow") {
             abilities.update |= method == "UPDATE";
             abilities.message |= method == "MESSAGE";
+            abilities.refer |= method == "REFER";
         }
-        abilities.timer = message
-            .words("Supported")
-            .chain(message.words("Require"))
-            .any(|option| option.eq_ignore_ascii_case("timer"));
+        for option in message.words("Supported").chain(message.words("Require")) {
+            abilities.timer |= option.eq_ignore_ascii_case("timer");
+            abilities.replaces |= option.eq_ignore_ascii_case("replaces");
+        }
         abilities
     }
 }

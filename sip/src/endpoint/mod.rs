@@ -14,6 +14,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ use client::Purpose;
 use dialog::{Dialog, DialogKey, Usage};
 pub use event::{Counters, Ended, Event, Invitation, Invite, Method, Rejection, Request};
 pub use gauges::Sizes;
-pub use outgoing::{Named, TooManyCalls};
+pub use outgoing::{Named, Peer, TooManyCalls};
 pub use session::SessionPolicy;
 use subscription::Subscription;
 
@@ -118,6 +119,13 @@ impl CallKey {
             slot: u32::MAX,
             generation: number,
         }
+    }
+}
+
+/// For names that others keep: `slot.generation`.
+impl fmt::Display for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
     }
 }
 

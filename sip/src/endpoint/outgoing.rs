@@ -28,6 +28,20 @@ pub enum Named {
     Unknown,
 }
 
+/// Enough of a call's dialog to call its peer back from elsewhere, in place of it (RFC 3891).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// His last Contact: a URI.
+    pub contact: String,
+    pub call_id: String,
+    /// Ours, and his; his is empty where he has none (RFC 2543).
+    pub local_tag: String,
+    pub remote_tag: String,
+    /// He says that he takes REFER (Allow), and knows Replaces (Supported).
+    pub takes_refer: bool,
+    pub knows_replaces: bool,
+}
+
 /// The endpoint has as many calls as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyCalls;
@@ -318,6 +332,20 @@ impl Endpoint {
             }
             Phase::Outgoing { .. } | Phase::Incoming { .. } => Named::Unknown,
         }
+    }
+
+    /// The far end of a call and the names of its dialog; of a call of ours that is not answered, what is
+    /// known of it so far.
+    pub fn peer_of(&self, key: CallKey) -> Option<Peer> {
+        let call = self.calls.get(key.slot as usize)?;
+        (call.generation == key.generation).then(|| Peer {
+            contact: call.dialog.target.clone(),
+            call_id: call.dialog.call_id.clone(),
+            local_tag: call.dialog.local_tag.clone(),
+            remote_tag: call.dialog.remote_tag.clone().unwrap_or_default(),
+            takes_refer: call.peer.refer,
+            knows_replaces: call.peer.replaces,
+        })
     }
 
     /// Whether the peer of a call says that he takes MESSAGE.

@@ -1,0 +1,31 @@
+//! What the cluster orders.
+
+use super::liaison::{Order, Report, Wish};
+use super::{Focus, Means};
+use crate::io::MediaIo;
+
+impl Focus {
+    /// Does what the cluster says. What concerns nobody here any more is passed over: orders and those they
+    /// are about cross.
+    pub fn obey<I: MediaIo>(&mut self, order: Order, means: &mut Means<'_, I>) {
+        match order {
+            Order::Wish { endpoint, what, .. } => self.grant(&endpoint, &what, means),
+            Order::Move { room, endpoint, .. } => self.reports.push(Report::Done {
+                room,
+                endpoint,
+                status: 501,
+            }),
+            other => tracing::debug!(?other, "order passed over"),
+        }
+    }
+
+    fn grant<I: MediaIo>(&mut self, endpoint: &str, what: &Wish, means: &mut Means<'_, I>) {
+        let Some(call) = self.reports.call_of(endpoint) else {
+            return;
+        };
+        match what {
+            Wish::Mute(muted) => self.mute(call, *muted, means),
+            Wish::End(reason) => means.sip.bye(means.now, call, Some(reason)),
+        }
+    }
+}
