@@ -136,8 +136,8 @@ impl Focus {
         Ok(offer)
     }
 
-    /// How many are in the room of a call, or on their way: without the one that it takes the place of. The factory's rooms
-    /// are there as soon as they are asked for.
+    /// How many are in the room of a call, here and elsewhere, or on their way: without the one that it
+    /// takes the place of. The factory's rooms are there as soon as they are asked for.
     pub(super) fn participants<I: MediaIo>(
         &self,
         room: &RoomName,
@@ -147,7 +147,11 @@ impl Focus {
     ) -> Option<usize> {
         let taken = means.stage.taken(room.as_str());
         let is_made = user == Some(RoomName::FACTORY);
-        let there = taken.or_else(|| is_made.then_some(0))?;
+        let elsewhere = self.elsewhere.participants(room);
+        let there = match taken {
+            None if elsewhere == 0 && !is_made => return None,
+            taken => taken.unwrap_or(0) + elsewhere,
+        };
         Some(there - usize::from(replaces.is_some()).min(there))
     }
 

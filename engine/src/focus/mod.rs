@@ -27,6 +27,7 @@ use crate::shard::stage::{NoSeat, Remote, SeatKey, Stage};
 mod access;
 mod call;
 mod dialing;
+mod elsewhere;
 mod joining;
 mod keys;
 pub mod liaison;
@@ -42,6 +43,7 @@ use access::Door;
 use call::{Call, Phase};
 use dialing::Lookups;
 pub use dialing::{Dial, Lookup};
+use elsewhere::Elsewhere;
 pub use name::RoomName;
 use reports::Reports;
 use roster::Rosters;
@@ -75,6 +77,7 @@ pub struct Focus {
     calling: VecDeque<(Instant, CallKey)>,
     rosters: Rosters,
     reports: Reports,
+    elsewhere: Elsewhere,
     lookups: Lookups,
 }
 
@@ -93,6 +96,7 @@ impl Focus {
             calling: VecDeque::new(),
             rosters: Rosters::default(),
             reports: Reports::default(),
+            elsewhere: Elsewhere::default(),
             lookups: Lookups::default(),
         }
     }
@@ -233,6 +237,11 @@ impl Focus {
             .names
             .iter()
             .any(|name| name == room.as_str())
+    }
+
+    /// The room is there although nobody is in it on this shard.
+    fn is_known(&self, room: &RoomName) -> bool {
+        self.is_permanent(room) || self.elsewhere.has(room)
     }
 
     fn uri_of(&self, room: &RoomName) -> String {

@@ -9,6 +9,13 @@ impl Focus {
     /// are about cross.
     pub fn obey<I: MediaIo>(&mut self, order: Order, means: &mut Means<'_, I>) {
         match order {
+            Order::Remote { room, user } => self.on_remote(&room, *user, means),
+            Order::RemoteGone {
+                room,
+                svr_id,
+                endpoint,
+            } => self.on_remote_gone(&room, svr_id, endpoint, means),
+            Order::Lock { room, locked } => self.lock(means.now, &room, locked),
             Order::Wish { endpoint, what, .. } => self.grant(&endpoint, &what, means),
             Order::Move { room, endpoint, .. } => self.reports.push(Report::Done {
                 room,

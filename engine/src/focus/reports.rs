@@ -161,7 +161,7 @@ impl Focus {
             let ssrc = member.and_then(|member| member.session().heard_ssrc());
             let is_known = |told: &Told| told.user.ssrc == ssrc;
             if !self.reports.told.get(&key).is_some_and(is_known) {
-                self.report(key, means);
+                self.tell_roster(key, means);
             }
         }
     }

@@ -15,6 +15,9 @@ use crate::load::Refused;
 /// How long the asker of a REFER is told how it goes, in seconds.
 const REFERRAL_S: u32 = 180;
 
+/// Why somebody is thrown out, for people who read traces.
+const EJECTED: &str = "ejected";
+
 /// Longest text relayed to a room.
 const MESSAGE_LEN_MAX: usize = 8 * 1_024;
 
@@ -42,7 +45,7 @@ impl Focus {
     ) -> Result<RoomName, Rejection> {
         let room = user.and_then(RoomName::from_user);
         let exists =
-            |room: &RoomName| means.stage.room(room.as_str()).is_some() || self.is_permanent(room);
+            |room: &RoomName| means.stage.room(room.as_str()).is_some() || self.is_known(room);
         room.filter(exists)
             .ok_or_else(|| rejection(Refused::NoSuchRoom))
     }
@@ -108,12 +111,13 @@ impl Focus {
             }
             Asked::Bye => {
                 let found = self.members_called(room, &target.uri);
-                if found.is_empty() {
+                let is_elsewhere = self.want_ended(room, &target.uri, EJECTED);
+                if found.is_empty() && !is_elsewhere {
                     return Err(Rejection::new(404));
                 }
                 let referral = self.accept_referral(request, room, means);
                 for call in found {
-                    means.sip.bye(means.now, call, Some("ejected"));
+                    means.sip.bye(means.now, call, Some(EJECTED));
                 }
                 self.tell_referrer(referral, 200, true, means);
                 Ok(())
@@ -247,11 +251,9 @@ impl Focus {
 
     /// The calls in a room of whoever a URI means.
     pub(super) fn members_called(&self, room: &RoomName, uri: &str) -> Vec<sip::CallKey> {
-        let wanted = bare(uri);
-        let is_it = |entity: &str| bare(entity).eq_ignore_ascii_case(wanted);
         self.calls
             .iter()
-            .filter(|(_, call)| call.room == *room && is_it(&call.entity))
+            .filter(|(_, call)| call.room == *room && is_same_user(&call.entity, uri))
             .map(|(&key, _)| key)
             .collect()
     }
@@ -272,6 +274,11 @@ fn is_conference_info(range: &str) -> bool {
     [sip::conference_info::MEDIA_TYPE, "application/*", "*/*"]
         .iter()
         .any(|known| known.eq_ignore_ascii_case(range))
+}
+
+/// Whether two URIs mean the same user.
+pub(super) fn is_same_user(one: &str, other: &str) -> bool {
+    bare(one).eq_ignore_ascii_case(bare(other))
 }
 
 /// A URI without its parameters and headers.

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use cfw::SvrId;
+use cfw::dist_conf::message::{ConfUser, UserStatus};
 use sip::conference_info::{
     AvailableMedia, Cause, Description, Endpoint, Joining, JoiningMethod, Media, MediaStatus,
     Roster, Status, Subscriber, User,
@@ -44,6 +46,13 @@ struct Watched {
 impl Rosters {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.next
+    }
+
+    pub(super) fn set_locked(&mut self, now: Instant, room: &RoomName, locked: bool) {
+        if let Some(watched) = self.rooms.get_mut(room) {
+            watched.roster.set_locked(locked);
+            self.due_at(now);
+        }
     }
 
     fn due_at(&mut self, when: Instant) {
@@ -131,10 +140,12 @@ impl Focus {
                 calls.push(key);
             }
         }
-        let entities: Vec<String> = watched.present.keys().cloned().collect();
+        let here = watched.present.keys();
+        let entities: Vec<String> = here.chain(self.elsewhere.entities(room)).cloned().collect();
         for entity in entities {
-            self.describe(&mut watched, &entity, means);
+            self.describe(&mut watched, room, &entity, means);
         }
+        watched.roster.set_locked(self.elsewhere.is_locked(room));
         watched
     }
 
@@ -152,9 +163,22 @@ impl Focus {
         if !calls.contains(&key) {
             calls.push(key);
         }
-        self.describe(&mut watched, &entity, means);
+        self.describe(&mut watched, &room, &entity, means);
         self.rosters.rooms.insert(room, watched);
         self.rosters.due_at(means.now);
+    }
+
+    /// Something about what a user has elsewhere has changed.
+    pub(super) fn describe_anew<I: MediaIo>(
+        &mut self,
+        room: &RoomName,
+        entity: &str,
+        means: &mut Means<'_, I>,
+    ) {
+        if let Some(mut watched) = self.rosters.rooms.remove(room) {
+            self.describe(&mut watched, room, entity, means);
+            self.keep_roster(room, watched, means);
+        }
     }
 
     /// A call has ended and is known no more.
@@ -173,10 +197,19 @@ impl Focus {
                 watched.present.remove(&call.entity);
             }
         }
-        self.describe(&mut watched, &call.entity, means);
-        let is_open = means.stage.room(call.room.as_str()).is_some();
-        let is_over = !is_open && !self.is_permanent(&call.room);
-        if is_over {
+        self.describe(&mut watched, &call.room, &call.entity, means);
+        self.keep_roster(&call.room, watched, means);
+    }
+
+    /// Puts a roster that has changed back, or ends it with its conference.
+    fn keep_roster<I: MediaIo>(
+        &mut self,
+        room: &RoomName,
+        mut watched: Watched,
+        means: &mut Means<'_, I>,
+    ) {
+        let is_open = means.stage.room(room.as_str()).is_some();
+        if !is_open && !self.is_known(room) {
             watched.roster.end();
             for (subscription, mut subscriber) in watched.subscribers.drain() {
                 let document = subscriber.take(means.now, &watched.roster, Cause::Changed);
@@ -187,25 +220,42 @@ impl Focus {
             }
             return;
         }
-        self.rosters.rooms.insert(call.room.clone(), watched);
+        self.rosters.rooms.insert(room.clone(), watched);
         self.rosters.due_at(means.now);
     }
 
     /// Brings the roster's entry of a user up to date.
-    fn describe<I: MediaIo>(&self, watched: &mut Watched, entity: &str, means: &mut Means<'_, I>) {
-        let calls = watched.present.get(entity);
-        let Some(calls) = calls.filter(|calls| !calls.is_empty()) else {
+    fn describe<I: MediaIo>(
+        &self,
+        watched: &mut Watched,
+        room: &RoomName,
+        entity: &str,
+        means: &mut Means<'_, I>,
+    ) {
+        let keys = watched.present.get(entity).map_or(&[][..], Vec::as_slice);
+        let elsewhere = self.elsewhere.of(room, entity);
+        if keys.is_empty() && elsewhere.is_empty() {
             watched.roster.remove_user(entity);
             return;
-        };
-        let calls = calls.iter().filter_map(|key| self.calls.get(key));
+        }
         let mut display_text = None;
-        let endpoints = calls
-            .map(|call| {
-                display_text = display_text.take().or_else(|| call.display_name.clone());
-                endpoint(call, means)
-            })
-            .collect();
+        let mut endpoints = Vec::with_capacity(keys.len() + elsewhere.len());
+        for &key in keys {
+            let Some(call) = self.calls.get(&key) else {
+                continue;
+            };
+            display_text = display_text.or_else(|| call.display_name.clone());
+            let name = match self.reports.is_on() {
+                true => self.endpoint_name(None, &self.reports.endpoint(key)),
+                false => call.seat.number().to_string(),
+            };
+            endpoints.push(endpoint(call, &name, means));
+        }
+        for user in elsewhere {
+            display_text = display_text.or_else(|| user.display_name.clone());
+            let name = self.endpoint_name(user.svr_id, &user.endpoint);
+            endpoints.push(distant_endpoint(user, &name));
+        }
         let user = User {
             entity: entity.to_owned(),
             display_text,
@@ -215,6 +265,11 @@ impl Focus {
         if let Err(error) = watched.roster.update_user(user) {
             tracing::debug!(entity, %error, "not in the roster");
         }
+    }
+
+    /// The name of a call that is the same in every server's roster.
+    fn endpoint_name(&self, svr_id: Option<SvrId>, endpoint: &str) -> String {
+        format!("{}.{endpoint}", svr_id.unwrap_or(self.config.server.id))
     }
 
     /// Tells the subscribers what is news to them and may be told now.
@@ -289,7 +344,8 @@ pub(super) fn status_of(call: &Call, leg: Option<&Leg>) -> Status {
     }
 }
 
-fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
+/// One that is here. Two calls of one user differ only in their names.
+fn endpoint<I: MediaIo>(call: &Call, name: &str, means: &mut Means<'_, I>) -> Endpoint {
     let member = means.stage.member(call.seat);
     let leg = member.as_ref().map(|member| member.leg());
     let (heard, spoken_to) = leg.map_or((false, false), |leg| (leg.heard, leg.spoken_to));
@@ -306,8 +362,7 @@ fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
         None => JoiningMethod::DialedIn,
     };
     Endpoint {
-        // Two calls of one user differ only here.
-        entity: format!("{};endpoint={}", call.entity, call.seat.number()),
+        entity: format!("{};endpoint={name}", call.entity),
         status: Some(status),
         joining_method: Some(joining_method),
         joining: Joining {
@@ -315,13 +370,53 @@ fn endpoint<I: MediaIo>(call: &Call, means: &mut Means<'_, I>) -> Endpoint {
             reason: None,
             by: call.dialled.as_ref().and_then(|dialled| dialled.by.clone()),
         },
-        media: vec![Media {
-            id: "1".to_owned(),
-            kind: Some(AUDIO.to_owned()),
-            label: Some(AUDIO.to_owned()),
-            src_id: member.and_then(|member| member.session().heard_ssrc()),
-            status: Some(direction),
-        }],
+        media: audio(
+            member.and_then(|member| member.session().heard_ssrc()),
+            direction,
+        ),
         ..Endpoint::default()
     }
+}
+
+/// One that another server, or another shard, has told of.
+fn distant_endpoint(user: &ConfUser, name: &str) -> Endpoint {
+    let status = match user.status {
+        UserStatus::Connected => Status::Connected,
+        UserStatus::Disconnected => Status::Disconnected,
+        UserStatus::OnHold => Status::OnHold,
+        UserStatus::MutedViaFocus => Status::MutedViaFocus,
+        UserStatus::Pending => Status::Pending,
+        UserStatus::Alerting => Status::Alerting,
+        UserStatus::DialingIn => Status::DialingIn,
+        UserStatus::DialingOut => Status::DialingOut,
+        UserStatus::Disconnecting => Status::Disconnecting,
+    };
+    // Who has joined and does not hold hears and is heard.
+    let direction = match user.status {
+        UserStatus::Connected | UserStatus::MutedViaFocus | UserStatus::Pending => {
+            MediaStatus::SendRecv
+        }
+        UserStatus::OnHold => MediaStatus::SendOnly,
+        _ => MediaStatus::Inactive,
+    };
+    Endpoint {
+        entity: format!("{};endpoint={name}", user.entity),
+        status: Some(status),
+        joining: Joining {
+            when: user.joined.map(Into::into),
+            ..Joining::default()
+        },
+        media: audio(user.ssrc, direction),
+        ..Endpoint::default()
+    }
+}
+
+fn audio(src_id: Option<u32>, direction: MediaStatus) -> Vec<Media> {
+    vec![Media {
+        id: "1".to_owned(),
+        kind: Some(AUDIO.to_owned()),
+        label: Some(AUDIO.to_owned()),
+        src_id,
+        status: Some(direction),
+    }]
 }
