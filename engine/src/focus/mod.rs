@@ -209,16 +209,6 @@ impl Focus {
         }
     }
 
-    /// What the cluster wants done here.
-    pub fn obey<I: MediaIo>(&mut self, order: liaison::Order, _means: &mut Means<'_, I>) {
-        tracing::debug!(?order, "not obeyed");
-    }
-
-    /// What the cluster is to know, since the last time.
-    pub fn take_reports(&mut self) -> Vec<liaison::Report> {
-        Vec::new()
-    }
-
     fn room_asked_for(&mut self, user: Option<&str>) -> Result<RoomName, Rejection> {
         let no_such_room = || rejection(Refused::NoSuchRoom);
         match user {
