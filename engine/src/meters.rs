@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
-pub use load::{HARD_CAP_FACTOR, ServerLoad, ServerState, State};
+pub use load::{
+    EWMA_ALPHA, HARD_CAP_FACTOR, ServerLoad, ServerState, State, UNITS_PER_PARTICIPANT,
+};
 pub use messages::{Kind, SipCounts};
 pub use setup::SetupTimes;
 pub use unwanted::{Unwanted, UnwantedCounts};

@@ -10,17 +10,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::meters::{CoreMeters, LatenessReading, Meters, Phase, ServerLoad};
-
-/// How much the newest second counts. A change is nine tenths visible after seven seconds, and a
-/// burst of one second moves the number by less than a third of itself.
-const EWMA_ALPHA: f64 = 0.3;
+use crate::meters::{
+    CoreMeters, EWMA_ALPHA, LatenessReading, Meters, Phase, ServerLoad, UNITS_PER_PARTICIPANT,
+};
 
 /// Fewer participants say nothing about what one costs.
 const PARTICIPANTS_MIN: u64 = 50;
-
-/// Until it is known: a packet in and one out every 20 ms.
-const UNITS_PER_PARTICIPANT: f64 = 100.0;
 
 /// One core between two readings.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -144,8 +139,14 @@ impl Sampler {
         let cores = &self.sample.cores;
         let load: f64 = cores.iter().map(|core| core.load).sum();
         let busy: f64 = cores.iter().map(|core| core.busy).sum();
-        // While media have only begun, nobody costs what he will.
         let each = load / participants as f64;
+        // What the next caller is expected to cost may follow from few, once those there have been measured.
+        let is_settled = f64::from(self.load.granted()) < load / 20.0;
+        if participants > 0 && is_settled {
+            let known = self.load.cost();
+            self.load.set_cost(known + EWMA_ALPHA * (each - known));
+        }
+        // While media have only begun, nobody costs what he will.
         if participants < PARTICIPANTS_MIN || each < UNITS_PER_PARTICIPANT / 4.0 {
             return;
         }

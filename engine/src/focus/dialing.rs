@@ -184,6 +184,7 @@ impl Focus {
             return self.give_up(&dial, 503, means);
         };
         means.meters.calls_total.add(1);
+        self.admission.taken();
         let call = Call {
             seat,
             room: dial.room,

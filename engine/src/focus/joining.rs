@@ -112,6 +112,7 @@ impl Focus {
                 log_no_seat(room.as_str(), &error);
                 rejection(self.admission.not_now(asked.random))
             })?;
+        self.admission.taken();
         set_ports(&mut local, means.stage.ports_of(seat));
         let call = Call {
             seat,

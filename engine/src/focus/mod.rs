@@ -260,7 +260,8 @@ impl Focus {
                         participants: self.participants(&room, Some(user), None, means),
                         random: self.random.next_u64(),
                     };
-                    self.admission.ask(&self.config, asked).map_err(rejection)
+                    let place = self.admission.ask(&self.config, asked);
+                    place.map(drop).map_err(rejection)
                 })
                 .err(),
         };

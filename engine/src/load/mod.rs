@@ -50,6 +50,15 @@ pub enum Refused {
     NotNow { retry_after_s: u32 },
 }
 
+/// Who decides over a caller who is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// He is taken here.
+    Here,
+    /// The cluster says where he goes.
+    AskCluster,
+}
+
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -63,7 +72,7 @@ pub struct Asked<'a> {
 impl Admission {
     /// # Errors
     /// The caller is refused.
-    pub fn ask(&self, config: &Config, asked: Asked<'_>) -> Result<(), Refused> {
+    pub fn ask(&self, config: &Config, asked: Asked<'_>) -> Result<Place, Refused> {
         let rooms = &config.rooms;
         if asked.participants.is_none()
             && !rooms.auto_create
@@ -71,8 +80,7 @@ impl Admission {
         {
             return Err(Refused::NoSuchRoom);
         }
-        // A server alone has nobody to send a caller to, so it goes on beyond its maximum up to the hard cap.
-        if self.is_closed() {
+        if self.state.get() == State::Starting || (self.is_alone() && self.is_closed()) {
             return Err(self.not_now(asked.random));
         }
         if rooms.max_participants != 0
@@ -80,7 +88,21 @@ impl Admission {
         {
             return Err(Refused::RoomFull);
         }
-        Ok(())
+        // A server alone has nobody to send a caller to, so it goes on beyond its maximum up to the hard cap.
+        if self.is_alone() || (self.state.get() == State::Active && !self.load.is_full()) {
+            Ok(Place::Here)
+        } else {
+            Ok(Place::AskCluster)
+        }
+    }
+
+    /// A caller has got a seat: what he will cost counts from now on.
+    pub fn taken(&self) {
+        self.load.grant();
+    }
+
+    fn is_alone(&self) -> bool {
+        !self.state.is_in_cluster()
     }
 
     /// No new calls are taken, nor made.
@@ -106,7 +128,7 @@ mod tests {
         state: State,
         load: u32,
         asked: (&str, Option<usize>),
-        expected: Result<(), Refused>,
+        expected: Result<Place, Refused>,
     ) {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
         let mut config = Config::load(None, [].into_iter(), &sets, &[0]).unwrap();
@@ -127,14 +149,14 @@ mod tests {
 
     #[test]
     fn callers_are_let_in_or_told_why_not() {
-        const NOT_NOW: Result<(), Refused> = Err(Refused::NotNow { retry_after_s: 4 });
-        check(&[], State::Active, 0, ("r", None), Ok(()));
+        const NOT_NOW: Result<Place, Refused> = Err(Refused::NotNow { retry_after_s: 4 });
+        check(&[], State::Active, 0, ("r", None), Ok(Place::Here));
         check(
             &["load.max=500"],
             State::Active,
             599,
             ("r", Some(1)),
-            Ok(()),
+            Ok(Place::Here),
         );
         check(
             &["load.max=500"],
@@ -156,14 +178,14 @@ mod tests {
             State::Active,
             0,
             ("r", None),
-            Ok(()),
+            Ok(Place::Here),
         );
         check(
             &["rooms.max_participants=2"],
             State::Active,
             0,
             ("r", Some(1)),
-            Ok(()),
+            Ok(Place::Here),
         );
         check(
             &["rooms.max_participants=2"],
@@ -172,5 +194,39 @@ mod tests {
             ("r", Some(2)),
             Err(Refused::RoomFull),
         );
+    }
+
+    #[test]
+    fn in_a_cluster_others_are_asked_where_this_server_would_go_beyond_its_maximum() {
+        let config =
+            Config::load(None, [].into_iter(), &["load.max=500".to_owned()], &[0]).unwrap();
+        let admission = Admission {
+            load: Arc::new(ServerLoad::new(&config.load)),
+            state: Arc::default(),
+        };
+        let ask = || {
+            let asked = Asked {
+                room: "r",
+                participants: None,
+                random: 1,
+            };
+            admission.ask(&config, asked)
+        };
+        admission.state.set_in_cluster(true);
+        assert!(ask().is_err(), "not started");
+        admission.state.set(State::Active);
+        for _ in 0..5 {
+            assert_eq!(ask(), Ok(Place::Here));
+            admission.taken();
+        }
+        assert_eq!(ask(), Ok(Place::AskCluster));
+        admission.load.update(0, 0.0);
+        assert_eq!(ask(), Ok(Place::Here));
+        for state in [State::Draining, State::Standby] {
+            admission.state.set(state);
+            assert_eq!(ask(), Ok(Place::AskCluster), "{state:?}");
+        }
+        admission.state.set_in_cluster(false);
+        assert!(ask().is_err(), "alone");
     }
 }

@@ -3,6 +3,10 @@
 //! The admin thread writes the load once a second, shards read it for each call they are asked to
 //! take. All numbers are hints a second old, so each is its own relaxed atomic and a reader may see
 //! one of them a moment before the other.
+//!
+//! A rush of calls comes within one such second. So what was just granted counts before it is measured: each
+//! call that is taken adds what participants cost on the average, and that fades as fast as the measurement,
+//! which is smoothed, comes to include it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -22,10 +26,21 @@ const HOT_SECONDS: u32 = 3;
 /// How far from the hot limit to a whole core everybody is refused.
 const HOT_CAP: f64 = 0.7;
 
+/// How much the newest second counts in the measured load. A change is nine tenths visible after seven
+/// seconds, and a burst of one second moves the number by less than a third of itself.
+pub const EWMA_ALPHA: f64 = 0.3;
+
+/// What a participant costs until it is known: a packet in and one out every 20 ms.
+pub const UNITS_PER_PARTICIPANT: f64 = 100.0;
+
 /// The load of this server and its limits, in load units (weighted packets and messages a second).
 #[derive(Debug)]
 pub struct ServerLoad {
     current: AtomicU32,
+    /// Of calls taken that `current` does not include yet.
+    granted: AtomicU32,
+    /// Of one participant.
+    cost: AtomicF64,
     max: AtomicU32,
     min: AtomicU32,
     hot: AtomicF64,
@@ -44,6 +59,8 @@ impl ServerLoad {
     pub fn new(config: &LoadConfig) -> Self {
         let load = Self {
             current: AtomicU32::new(0),
+            granted: AtomicU32::new(0),
+            cost: AtomicF64::default(),
             max: AtomicU32::new(0),
             min: AtomicU32::new(0),
             hot: AtomicF64::default(),
@@ -56,6 +73,7 @@ impl ServerLoad {
             weight_video: AtomicF64::default(),
         };
         load.configure(config);
+        load.set_cost(UNITS_PER_PARTICIPANT * config.weights.audio);
         load
     }
 
@@ -73,6 +91,10 @@ impl ServerLoad {
     /// Takes over what was measured in the last second; `hot` is the busiest core's utilisation, 0 to 1.
     pub fn update(&self, current: u32, hot: f64) {
         self.current.store(current, Ordering::Relaxed);
+        let fade = |granted: u32| Some((f64::from(granted) * (1.0 - EWMA_ALPHA)) as u32);
+        let _ = self
+            .granted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fade);
         self.hot.store(hot);
         let seconds = if self.is_hot(1.0) {
             self.hot_seconds.load(Ordering::Relaxed).saturating_add(1)
@@ -89,7 +111,7 @@ impl ServerLoad {
         } else {
             1.0
         };
-        let loaded = f64::from(self.current()) >= f64::from(self.max()) * factor;
+        let loaded = f64::from(self.expected()) >= f64::from(self.max()) * factor;
         let hot = self.has_been_hot() || (self.is_full() && self.is_hot(factor));
         self.full.store(loaded || hot, Ordering::Relaxed);
     }
@@ -106,6 +128,36 @@ impl ServerLoad {
 
     pub fn current(&self) -> u32 {
         self.current.load(Ordering::Relaxed)
+    }
+
+    /// A call is taken: what it is going to cost counts at once.
+    pub fn grant(&self) {
+        let cost = self.cost().round() as u32;
+        let add = |granted: u32| Some(granted.saturating_add(cost));
+        let _ = self
+            .granted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        self.judge();
+    }
+
+    /// Units of load that calls taken lately are going to add to [`current`](Self::current).
+    pub fn granted(&self) -> u32 {
+        self.granted.load(Ordering::Relaxed)
+    }
+
+    /// The load with what was just granted.
+    pub fn expected(&self) -> u32 {
+        self.current().saturating_add(self.granted())
+    }
+
+    /// Units of load that a participant costs on the average.
+    pub fn cost(&self) -> f64 {
+        self.cost.load()
+    }
+
+    /// Never below one unit: a call that costs nothing would be granted without end.
+    pub fn set_cost(&self, units: f64) {
+        self.cost.store(units.max(1.0));
     }
 
     /// max-load: at and above it new calls are sent elsewhere. Never 0.
@@ -148,7 +200,7 @@ impl ServerLoad {
     pub fn is_over_hard_cap(&self) -> bool {
         let limit = self.hot_max.load();
         let no_time = self.has_been_hot() && self.hot() >= limit + HOT_CAP * (1.0 - limit);
-        no_time || f64::from(self.current()) >= f64::from(self.max()) * HARD_CAP_FACTOR
+        no_time || f64::from(self.expected()) >= f64::from(self.max()) * HARD_CAP_FACTOR
     }
 
     /// How near its limits the server is: 1 where it is full, [`HARD_CAP_FACTOR`] where nobody is taken.
@@ -180,8 +232,10 @@ pub enum State {
     /// Not yet taking calls.
     Starting = 0,
     Active = 1,
-    /// Taking no new calls; those there are finish up to a limit.
+    /// Taking no new calls; those there are finish up to a limit, or are moved to other servers.
     Draining = 2,
+    /// Empty, and taking no calls until another server asks for it.
+    Standby = 3,
 }
 
 impl State {
@@ -191,32 +245,49 @@ impl State {
             Self::Starting => "starting",
             Self::Active => "active",
             Self::Draining => "draining",
+            Self::Standby => "standby",
         }
     }
 }
 
 /// The server's state, shared between threads.
 #[derive(Debug)]
-pub struct ServerState(AtomicU8);
+pub struct ServerState {
+    state: AtomicU8,
+    in_cluster: AtomicBool,
+}
 
 impl Default for ServerState {
     fn default() -> Self {
-        Self(AtomicU8::new(State::Starting as u8))
+        Self {
+            state: AtomicU8::new(State::Starting as u8),
+            in_cluster: AtomicBool::new(false),
+        }
     }
 }
 
 impl ServerState {
     pub fn get(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             0 => State::Starting,
             1 => State::Active,
-            _ => State::Draining,
+            2 => State::Draining,
+            _ => State::Standby,
         }
     }
 
     /// Release: who sees `Active` also sees what was made ready before.
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Whether there are, or may be, other servers to whom callers can be sent.
+    pub fn is_in_cluster(&self) -> bool {
+        self.in_cluster.load(Ordering::Relaxed)
+    }
+
+    pub fn set_in_cluster(&self, is_in: bool) {
+        self.in_cluster.store(is_in, Ordering::Relaxed);
     }
 }
 
@@ -315,6 +386,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_just_granted_counts_until_it_is_measured() {
+        let load = load(500);
+        assert_eq!(load.cost(), UNITS_PER_PARTICIPANT);
+        let mut taken = 0;
+        while !load.is_full() {
+            load.grant();
+            taken += 1;
+        }
+        assert_eq!((taken, load.current(), load.expected()), (5, 0, 500));
+        assert!(!load.is_over_hard_cap());
+        load.grant();
+        assert!(load.is_over_hard_cap());
+        // The measurement approaches 600 as the grants fade: together they stay what they were.
+        let mut measured = 0.0;
+        for _ in 0..40 {
+            measured += EWMA_ALPHA * (600.0 - measured);
+            load.update(measured as u32, 0.1);
+            assert!((590..=600).contains(&load.expected()), "{load:?}");
+        }
+        assert_eq!(load.granted(), 0);
+        // Who was taken and never came costs nothing in the end.
+        load.update(0, 0.1);
+        (0..3).for_each(|_| load.grant());
+        (0..20).for_each(|_| load.update(0, 0.1));
+        assert_eq!(load.expected(), 0);
+        load.set_cost(0.0);
+        load.grant();
+        assert_eq!(load.expected(), 1);
+    }
+
+    #[test]
     fn new_limits_count_at_once() {
         let load = load(500);
         load.update(600, 0.5);
@@ -345,7 +447,12 @@ mod tests {
     fn states_survive_the_atomic() {
         let state = ServerState::default();
         assert_eq!(state.get(), State::Starting);
-        for next in [State::Active, State::Draining, State::Starting] {
+        for next in [
+            State::Active,
+            State::Draining,
+            State::Standby,
+            State::Starting,
+        ] {
             state.set(next);
             assert_eq!(state.get(), next);
         }
