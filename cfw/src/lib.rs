@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod dist_conf;
 pub mod svr_id;
 
