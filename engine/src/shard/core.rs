@@ -131,7 +131,7 @@ impl<I: MediaIo> Core<I> {
         index: ShardIndex,
         common: Common,
         sip: Endpoint,
-        focus: Focus,
+        mut focus: Focus,
         mut stage: Stage<I>,
         now: Instant,
         sip_sockets: Vec<Option<UdpSocket>>,
@@ -147,6 +147,7 @@ impl<I: MediaIo> Core<I> {
         let sip_sockets = sip_sockets.collect::<std::io::Result<_>>()?;
         // Who asks as soon as the server is ready is told the truth.
         stage.flush(&common.meters.cores[usize::from(index.0)]);
+        focus.join_cluster(index);
         let shards = common.mailboxes.shards();
         let config = &common.config;
         let tracer = Tracer::new(&config.trace, &config.sip.listen, common.watchers.clone())?;
