@@ -7,9 +7,10 @@ use mixer_simd::Kernels;
 
 pub mod conceal;
 mod g711;
+mod l16;
 pub mod playout;
 
-/// Samples per second at which rooms mix today, and the RTP clock of every codec here.
+/// Samples per second at which rooms mix today, whatever a codec's RTP clock says.
 pub const SAMPLE_RATE: u32 = 8_000;
 
 /// A codec the engine speaks.
@@ -17,11 +18,22 @@ pub const SAMPLE_RATE: u32 = 8_000;
 pub enum Codec {
     Pcmu,
     Pcma,
+    /// Samples as they are: between servers.
+    L16,
 }
 
 impl Codec {
-    /// In our order of preference.
+    /// What phones are offered, in our order of preference.
     pub const ALL: [Self; 2] = [Self::Pcmu, Self::Pcma];
+
+    /// What servers can send each other.
+    pub const TRUNK: [Self; 1] = [Self::L16];
+
+    /// All there are, in the order of [`index`](Self::index).
+    pub const EVERY: [Self; 3] = [Self::Pcmu, Self::Pcma, Self::L16];
+
+    /// Entries of a table with one for each codec.
+    pub const COUNT: usize = Self::EVERY.len();
 
     /// Position in a table with one entry per codec.
     pub const fn index(self) -> usize {
@@ -33,17 +45,48 @@ impl Codec {
         match self {
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
+            Self::L16 => "L16",
         }
     }
 
-    /// Static payload type of RFC 3551 §6.
+    /// RTP timestamp units per second, a multiple of [`SAMPLE_RATE`].
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::L16 => 8_000,
+        }
+    }
+
+    /// What SDP says of channels.
+    pub const fn channels(self) -> u8 {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::L16 => 1,
+        }
+    }
+
+    /// Static payload type of RFC 3551 §6, if there is one.
+    pub const fn static_payload_type(self) -> Option<u8> {
+        match self {
+            Self::Pcmu => Some(0),
+            Self::Pcma => Some(8),
+            Self::L16 => None,
+        }
+    }
+
+    /// Its payload type where nothing else was agreed on.
     pub const fn payload_type(self) -> u8 {
         match self {
             Self::Pcmu => 0,
             Self::Pcma => 8,
+            Self::L16 => 96,
         }
     }
 
+    /// So many samples of a room in timestamp units.
+    pub const fn ticks(self, samples: usize) -> u32 {
+        samples as u32 * (self.clock_rate() / SAMPLE_RATE)
+    }
+
+    /// One of those for phones, by its encoding name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -54,6 +97,7 @@ impl Codec {
         match self {
             Self::Pcmu => Box::new(g711::Ulaw(kernels)),
             Self::Pcma => Box::new(g711::Alaw(kernels)),
+            Self::L16 => Box::new(l16::L16),
         }
     }
 
@@ -61,6 +105,7 @@ impl Codec {
         match self {
             Self::Pcmu => Box::new(g711::Ulaw(kernels)),
             Self::Pcma => Box::new(g711::Alaw(kernels)),
+            Self::L16 => Box::new(l16::L16),
         }
     }
 }

@@ -61,7 +61,10 @@ impl Playout {
                         self.decode(payload_type, payload, pcm);
                         continue;
                     }
-                    Popped::Lost { ticks } => self.gap = ticks as usize,
+                    Popped::Lost { ticks } => {
+                        let of_a_sample = session.clock_rate() / SAMPLE_RATE;
+                        self.gap = (ticks / of_a_sample.max(1)).max(1) as usize;
+                    }
                     Popped::Empty => self.gap = missing,
                 }
             }

@@ -7,7 +7,7 @@ use rtp::{Session, SessionConfig};
 use sip::sdp::{Agreed, Capabilities, CodecOffer};
 
 use crate::codec::{Codec, SAMPLE_RATE};
-use crate::room::Leg;
+use crate::room::{Leg, TRUNK_JITTER_DEPTH};
 
 /// Packet durations we send; 20 ms unless the peer asks for another.
 const PTIME_MS: u32 = 20;
@@ -17,9 +17,9 @@ const PTIME_RANGE_MS: std::ops::RangeInclusive<u32> = 10..=60;
 pub fn capabilities(codecs: &[Codec]) -> Capabilities {
     let offer = |codec: &Codec| CodecOffer {
         name: codec.name(),
-        clock_rate: SAMPLE_RATE,
-        channels: 1,
-        static_payload_type: Some(codec.payload_type()),
+        clock_rate: codec.clock_rate(),
+        channels: codec.channels(),
+        static_payload_type: codec.static_payload_type(),
         format_parameters: None,
     };
     Capabilities {
@@ -56,20 +56,53 @@ pub fn session(
 ) -> Session {
     Session::new(
         now,
-        SessionConfig {
-            ssrc: seed as u32,
-            cname: format!("{seed:016x}@{host}"),
-            clock_rate: SAMPLE_RATE,
-            payload_type: agreed.payload_type,
-            event_payload_type: agreed.telephone_event,
-            accepted_payload_types: accepted_payload_types(agreed),
-            remote_rtp: agreed.remote_rtp,
-            remote_rtcp: agreed.remote_rtcp,
-            rtcp_mux: agreed.rtcp_mux,
-            jitter_depth,
-            seed,
-        },
+        session_config(agreed, SAMPLE_RATE, seed, jitter_depth, host),
     )
+}
+
+/// What can be done on a trunk: sound in this codec, no keys.
+pub fn trunk_capabilities(codec: Codec) -> Capabilities {
+    Capabilities {
+        telephone_event: false,
+        ..capabilities(&[codec])
+    }
+}
+
+/// The RTP session of a trunk in this codec.
+pub fn trunk_session(
+    now: Instant,
+    agreed: &Agreed,
+    codec: Codec,
+    seed: u64,
+    host: IpAddr,
+) -> Session {
+    let clock_rate = codec.clock_rate();
+    Session::new(
+        now,
+        session_config(agreed, clock_rate, seed, TRUNK_JITTER_DEPTH, host),
+    )
+}
+
+fn session_config(
+    agreed: &Agreed,
+    clock_rate: u32,
+    seed: u64,
+    jitter_depth: Duration,
+    host: IpAddr,
+) -> SessionConfig {
+    SessionConfig {
+        ssrc: seed as u32,
+        cname: format!("{seed:016x}@{host}"),
+        clock_rate,
+        payload_type: agreed.payload_type,
+        event_payload_type: agreed.telephone_event,
+        accepted_payload_types: accepted_payload_types(agreed),
+        remote_rtp: agreed.remote_rtp,
+        remote_rtcp: agreed.remote_rtcp,
+        rtcp_mux: agreed.rtcp_mux,
+        jitter_depth,
+        seed,
+    }
 }
 
 fn accepted_payload_types(agreed: &Agreed) -> [Option<u8>; 4] {

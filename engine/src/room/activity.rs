@@ -64,6 +64,11 @@ impl Activity {
         self.hangover_samples > 0
     }
 
+    /// Level of the last frame in -dBov as in RFC 6464.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
     /// Level of the last frame in dBov, -127 to 0.
     pub fn level_dbov(&self) -> i32 {
         -i32::from(self.level)

@@ -254,6 +254,25 @@ impl Member {
         self.in_mix
     }
 
+    /// Takes this tick's samples out of the jitter buffer; false if there is nothing to be heard.
+    /// `pcm` is working memory.
+    #[inline]
+    pub(super) fn play(&mut self, now: Instant, samples: usize, pcm: &mut Vec<i16>) -> bool {
+        let Self {
+            playout, session, ..
+        } = self;
+        self.leg.heard && playout.advance(now, session, samples, pcm)
+    }
+
+    /// He as a source in other mixers' lists. Under the number of our stream to him: his own may be
+    /// somebody else's, too, for phones need not choose well.
+    pub(super) fn contributor(&self) -> rtp::Contributor {
+        rtp::Contributor {
+            ssrc: self.session.ssrc(),
+            level: self.activity.level(),
+        }
+    }
+
     /// Takes this tick's samples out of the jitter buffer and judges them.
     /// `pcm` is working memory.
     pub(super) fn hear(
@@ -263,14 +282,10 @@ impl Member {
         kernels: &Kernels,
         pcm: &mut Vec<i16>,
     ) {
-        let Self {
-            playout, session, ..
-        } = self;
         // Who is muted goes on being played out, so that he is heard without delay when he is heard again.
-        self.has_frame =
-            self.leg.heard && playout.advance(now, session, samples, pcm) && !self.muted;
+        self.has_frame = self.play(now, samples, pcm) && !self.muted;
         let level = if self.has_frame {
-            mixer_simd::level_dbov(kernels.energy(playout.frame(samples)), samples)
+            mixer_simd::level_dbov(kernels.energy(self.playout.frame(samples)), samples)
         } else {
             Activity::SILENCE
         };

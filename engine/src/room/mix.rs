@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
-use mixer_simd::Kernels;
+use mixer_simd::{Kernels, Ramp};
 
+use super::links::Sums;
 use super::{FRAME_LEN_MAX, Room};
-use crate::codec::Codec;
+use crate::codec::{Codec, Encode};
 use crate::io::{MediaIo, Payload};
 
 /// Working memory of a shard's ticks: what the rooms that are due leave from one step to the next.
@@ -18,6 +19,8 @@ pub struct Mixer {
     pub(super) decoded: Vec<i16>,
     total: [i32; FRAME_LEN_MAX],
     own: [i32; FRAME_LEN_MAX],
+    /// Of rooms with links.
+    sums: Sums,
     pcm: Vec<i16>,
     encoded: Vec<u8>,
 }
@@ -29,6 +32,7 @@ impl Mixer {
             decoded: Vec::new(),
             total: [0; FRAME_LEN_MAX],
             own: [0; FRAME_LEN_MAX],
+            sums: Sums::default(),
             pcm: Vec::new(),
             encoded: Vec::new(),
         }
@@ -44,6 +48,21 @@ impl Mixer {
         self.encoded.clear();
     }
 
+    /// Encodes samples that it has.
+    pub(super) fn encode(
+        &mut self,
+        encoder: &mut dyn Encode,
+        pcm: Range<usize>,
+        io: &mut impl MediaIo,
+    ) -> Frame {
+        let start = self.encoded.len();
+        encoder.encode(&self.pcm[pcm], &mut self.encoded);
+        Frame {
+            bytes: start..self.encoded.len(),
+            shared: io.share(&self.encoded[start..]),
+        }
+    }
+
     /// The bytes of a frame.
     pub(super) fn bytes(&self, frame: &Frame) -> &[u8] {
         &self.encoded[frame.bytes.clone()]
@@ -57,12 +76,26 @@ pub(super) struct Frame {
     pub(super) shared: Payload,
 }
 
+impl Frame {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Puts a sum, with a gain, where a mixer keeps its samples.
+pub(super) fn pack(kernels: &Kernels, pcm: &mut Vec<i16>, sum: &[i32], ramp: Ramp) -> Range<usize> {
+    let start = pcm.len();
+    pcm.resize(start + sum.len(), 0);
+    kernels.pack(&mut pcm[start..], sum, ramp);
+    start..pcm.len()
+}
+
 /// A room's mixes of one tick, where the mixer keeps them.
 #[derive(Default)]
 pub(super) struct Mixes {
     /// Of all talkers, if anybody gets that.
     total: Option<Range<usize>>,
-    total_frames: [Option<Frame>; Codec::ALL.len()],
+    total_frames: [Option<Frame>; Codec::COUNT],
     /// Of all but one: for each talker, in their order, if he listens.
     others: Vec<Option<Range<usize>>>,
     pub(super) others_frames: Vec<Option<Frame>>,
@@ -83,6 +116,7 @@ impl Room {
             kernels,
             total,
             own,
+            sums,
             pcm,
             ..
         } = mixer;
@@ -92,6 +126,12 @@ impl Room {
         for &talker in &self.talkers {
             kernels.add(total, self.members[talker].frame(samples));
         }
+        if let Some(links) = &mut self.links {
+            let who = self.talkers.iter();
+            let who = who.map(|&talker| self.members[talker].contributor());
+            links.join(total, who, kernels, sums);
+            links.mix(kernels, sums, pcm, samples);
+        }
         // One gain for everybody: the loudest mix decides, and levels do not differ between listeners.
         let mut peak = kernels.peak(total);
         for &talker in &self.talkers {
@@ -99,20 +139,14 @@ impl Room {
             peak = peak.max(kernels.peak(own));
         }
         let ramp = self.limiter.next(peak, samples);
-        let mut pack = |sum: &[i32]| {
-            let start = pcm.len();
-            pcm.resize(start + samples, 0);
-            kernels.pack(&mut pcm[start..], sum, ramp);
-            start..start + samples
-        };
         let anybody = self.wanted.contains(&true);
-        self.mixes.total = anybody.then(|| pack(total));
+        self.mixes.total = anybody.then(|| pack(kernels, pcm, total, ramp));
         self.mixes.others.clear();
         for &talker in &self.talkers {
             let member = &self.members[talker];
             self.mixes.others.push(member.listens().then(|| {
                 kernels.minus(own, total, member.frame(samples));
-                pack(own)
+                pack(kernels, pcm, own, ramp)
             }));
         }
     }
@@ -125,35 +159,24 @@ impl Room {
             members,
             ..
         } = self;
-        let Mixer {
-            kernels,
-            pcm,
-            encoded,
-            ..
-        } = mixer;
-        let mut frame_of = |start: usize, encoded: &[u8]| Frame {
-            bytes: start..encoded.len(),
-            shared: io.share(&encoded[start..]),
-        };
-        for codec in Codec::ALL {
-            let wanted = self.wanted[codec.index()];
-            mixes.total_frames[codec.index()] =
-                mixes.total.clone().filter(|_| wanted).map(|total| {
-                    let encoder =
-                        encoders[codec.index()].get_or_insert_with(|| codec.encoder(*kernels));
-                    let start = encoded.len();
-                    encoder.encode(&pcm[total], encoded);
-                    frame_of(start, encoded)
-                });
+        for (place, encoder) in encoders.iter_mut().enumerate() {
+            let total = mixes.total.clone().filter(|_| self.wanted[place]);
+            mixes.total_frames[place] = total.map(|total| {
+                let codec = Codec::EVERY[place];
+                let encoder = encoder.get_or_insert_with(|| codec.encoder(mixer.kernels));
+                mixer.encode(encoder.as_mut(), total, io)
+            });
         }
         mixes.others_frames.clear();
         for (&talker, others) in self.talkers.iter().zip(&mixes.others) {
-            let frame = others.clone().map(|others| {
-                let start = encoded.len();
-                members[talker].encoder.encode(&pcm[others], encoded);
-                frame_of(start, encoded)
-            });
+            let encoder = members[talker].encoder.as_mut();
+            let frame = others
+                .clone()
+                .map(|others| mixer.encode(encoder, others, io));
             mixes.others_frames.push(frame);
+        }
+        if let Some(links) = &mut self.links {
+            links.encode(mixer, io);
         }
     }
 }

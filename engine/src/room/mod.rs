@@ -21,6 +21,7 @@ use slab::Slab;
 use crate::codec::{Codec, Encode, SAMPLE_RATE};
 
 mod activity;
+mod links;
 mod member;
 mod mix;
 mod select;
@@ -29,6 +30,10 @@ mod speak;
 mod tests;
 
 pub use activity::Activity;
+use links::Links;
+pub use links::{
+    CoreEnd, LEVELS_EXTENSION_ID, TRUNK_JITTER_DEPTH, Talkers, Trunk, TrunkId, core_link,
+};
 pub use member::{Handled, Leg, Member, MemberId, Newcomer};
 pub use mix::Mixer;
 use mix::Mixes;
@@ -60,12 +65,14 @@ pub struct Room {
     next_tick: Instant,
     limiter: Limiter,
     /// The listeners' encoder of each codec in use: all who do not talk share it.
-    encoders: [Option<Box<dyn Encode>>; Codec::ALL.len()],
+    encoders: [Option<Box<dyn Encode>>; Codec::COUNT],
     /// Indices of the members in this tick's mix.
     talkers: Vec<usize>,
     /// Codecs in which somebody gets the mix of all talkers in this tick.
-    wanted: [bool; Codec::ALL.len()],
+    wanted: [bool; Codec::COUNT],
     mixes: Mixes,
+    /// To its parts elsewhere, if there are any.
+    links: Option<Box<Links>>,
     #[cfg(test)]
     pub(crate) panics_on_next_tick: bool,
 }
@@ -79,10 +86,11 @@ impl Room {
             period: PERIOD_USUAL,
             next_tick: first_tick,
             limiter: Limiter::new(SAMPLE_RATE),
-            encoders: [const { None }; Codec::ALL.len()],
+            encoders: [const { None }; Codec::COUNT],
             talkers: Vec::new(),
-            wanted: [false; Codec::ALL.len()],
+            wanted: [false; Codec::COUNT],
             mixes: Mixes::default(),
+            links: None,
             #[cfg(test)]
             panics_on_next_tick: false,
         }
@@ -165,6 +173,9 @@ impl Room {
         let samples = self.samples();
         for (_, member) in &mut self.members {
             member.hear(now, samples, &mixer.kernels, &mut mixer.decoded);
+        }
+        if let Some(links) = &mut self.links {
+            links.hear(now, samples, &mut mixer.decoded);
         }
     }
 

@@ -33,7 +33,7 @@ impl Room {
         talkers
             .iter()
             .for_each(|&index| members[index].in_mix = true);
-        *wanted = [false; Codec::ALL.len()];
+        *wanted = [false; Codec::COUNT];
         for (_, member) in members.iter() {
             if member.listens() && !member.in_mix {
                 wanted[member.leg.codec.index()] = true;

@@ -20,6 +20,7 @@ impl Room {
             members,
             mixes,
             talkers,
+            links,
             period,
             ..
         } = self;
@@ -37,6 +38,9 @@ impl Room {
         for (&talker, frame) in talkers.iter().zip(&mixes.others_frames) {
             say(&mut members[talker], frame.as_ref());
         }
+        if let Some(links) = links {
+            links.speak(samples, io, counts);
+        }
         counts.ticks += 1;
     }
 
@@ -44,6 +48,9 @@ impl Room {
     pub fn report(&mut self, now: Instant, ntp: u64, io: &mut impl MediaIo, counts: &mut Counts) {
         for (_, member) in &mut self.members {
             member.report(now, ntp, io, counts);
+        }
+        if let Some(links) = &mut self.links {
+            links.report(now, ntp, io, counts);
         }
     }
 }
@@ -66,7 +73,7 @@ impl Member {
         counts: &mut Counts,
     ) {
         if !self.leg.spoken_to {
-            self.session.skip(samples as u32);
+            self.session.skip(self.leg.codec.ticks(samples));
             return;
         }
         let bytes = mixer.bytes(frame);
@@ -87,7 +94,8 @@ impl Member {
             self.pending_for = Duration::ZERO;
             full
         };
-        let ticks = samples as u32 * (duration.as_millis() / period.as_millis()) as u32;
+        let periods = (duration.as_millis() / period.as_millis()) as usize;
+        let ticks = self.leg.codec.ticks(samples * periods);
         let header = self.session.next_header(now, ticks, len);
         let to = self.session.destination();
         // Where he is shows when he has been heard.
@@ -98,7 +106,13 @@ impl Member {
         counts.rtp_sent += 1;
     }
 
-    fn report(&mut self, now: Instant, ntp: u64, io: &mut impl MediaIo, counts: &mut Counts) {
+    pub(super) fn report(
+        &mut self,
+        now: Instant,
+        ntp: u64,
+        io: &mut impl MediaIo,
+        counts: &mut Counts,
+    ) {
         if !self.confirmed || now < self.session.next_report_at() {
             return;
         }

@@ -14,9 +14,9 @@ use crate::io::{Arena, Arrival, Flushed, MediaIo, Payload, SocketId, Token};
 
 /// Keeps what was sent, by socket.
 #[derive(Default)]
-struct Net {
+pub(super) struct Net {
     arena: Arena,
-    sent: HashMap<u32, Vec<Vec<u8>>>,
+    pub(super) sent: HashMap<u32, Vec<Vec<u8>>>,
     shared: usize,
 }
 

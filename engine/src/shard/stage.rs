@@ -19,7 +19,7 @@ use super::transport::{Port, TransportKey, Transports, Whose};
 use crate::io::ports::{PortPair, Ports};
 use crate::io::{Arrival, MediaIo, TOGETHER_MAX};
 use crate::meters::{CoreMeters, Ledger, Phase};
-use crate::room::{Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room};
+use crate::room::{Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room, Trunk, TrunkId};
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -45,13 +45,35 @@ pub enum NoSeat {
 struct Hall {
     room: Room,
     slot: Slot,
+    /// Of participants. Without any, the room is closed to the world, and there only for its trunks.
     taken: usize,
+    /// Of trunks.
+    trunks: usize,
 }
 
 struct Seat {
     room: RoomKey,
-    member: Option<MemberId>,
+    sitter: Sitter,
     transport: TransportKey,
+}
+
+/// Who sits on a seat.
+#[derive(Clone, Copy)]
+enum Sitter {
+    /// A participant is about to.
+    Expected,
+    Member(MemberId),
+    /// A trunk is about to.
+    TrunkExpected,
+    Trunk(TrunkId),
+    /// The room is gone.
+    Stranded,
+}
+
+impl Sitter {
+    fn is_trunk(self) -> bool {
+        matches!(self, Self::TrunkExpected | Self::Trunk(_))
+    }
 }
 
 /// What a turn of the stage asks the focus to act on.
@@ -140,16 +162,20 @@ impl<I: MediaIo> Stage<I> {
         *self.mixer.kernels()
     }
 
+    /// The room called `name`, if anybody is in it or about to be.
     pub fn room(&self, name: &str) -> Option<&Room> {
-        self.by_name
-            .get(name)
-            .map(|key| &self.halls.all[key.0 as usize].room)
+        self.hall(name).map(|hall| &hall.room)
     }
 
-    /// How many seats of a room are taken, of those who sit and of those who are about to.
+    /// How many seats of a room are taken by participants, of those who sit and of those who are about to.
     pub fn taken(&self, name: &str) -> Option<usize> {
+        self.hall(name).map(|hall| hall.taken)
+    }
+
+    fn hall(&self, name: &str) -> Option<&Hall> {
         let key = self.by_name.get(name)?;
-        Some(self.halls.all[key.0 as usize].taken)
+        let hall = &self.halls.all[key.0 as usize];
+        (hall.taken > 0).then_some(hall)
     }
 
     pub fn rooms(&self) -> impl Iterator<Item = &Room> {
@@ -167,6 +193,34 @@ impl<I: MediaIo> Stage<I> {
         name: &str,
         remote: Option<Remote>,
     ) -> Result<SeatKey, NoSeat> {
+        self.take(now, name, remote, Sitter::Expected)
+    }
+
+    /// Takes a seat for a trunk: the sound of the same conference on another server. It is no participant:
+    /// it neither opens the room to the world nor keeps it open, and is counted nowhere. All else is as
+    /// for a participant: [`sit`](Self::sit) with an agreement over one of [`Codec::TRUNK`], confirm,
+    /// [`agree`](Self::agree), [`leave`](Self::leave).
+    ///
+    /// [`Codec::TRUNK`]: crate::codec::Codec::TRUNK
+    ///
+    /// # Errors
+    /// No ports or no descriptors are left.
+    pub fn take_trunk_seat(
+        &mut self,
+        now: Instant,
+        name: &str,
+        remote: Option<Remote>,
+    ) -> Result<SeatKey, NoSeat> {
+        self.take(now, name, remote, Sitter::TrunkExpected)
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        name: &str,
+        remote: Option<Remote>,
+        sitter: Sitter,
+    ) -> Result<SeatKey, NoSeat> {
         let key = SeatKey(self.seats.vacant_key() as u32);
         let transport = self.transports.place(now, &mut self.io, key, remote)?;
         let room = match self.by_name.get(name) {
@@ -174,14 +228,33 @@ impl<I: MediaIo> Stage<I> {
             None => self.open_room(now, name),
         };
         let hall = &mut self.halls.all[room.0 as usize];
-        hall.taken += 1;
+        if sitter.is_trunk() {
+            hall.trunks += 1;
+        } else {
+            hall.taken += 1;
+            if hall.taken == 1 {
+                self.incidents.rooms.push((name.to_owned(), true));
+            }
+        }
         self.phases.seat_taken(hall.slot);
         self.seats.insert(Seat {
             room,
-            member: None,
+            sitter,
             transport,
         });
         Ok(key)
+    }
+
+    /// Who talks on a trunk, with levels: on the other server, whatever server and core that trunk's end
+    /// is on. Nobody if the seat is no trunk's.
+    pub fn talkers_on(&self, seat: SeatKey) -> &[rtp::Contributor] {
+        let trunk = self.seats.get(seat.index()).and_then(|place| {
+            let Sitter::Trunk(id) = place.sitter else {
+                return None;
+            };
+            self.halls.all.get(place.room.0 as usize)?.room.trunk(id)
+        });
+        trunk.map_or(&[], Trunk::talkers)
     }
 
     pub fn ports_of(&self, seat: SeatKey) -> PortPair {
@@ -222,11 +295,17 @@ impl<I: MediaIo> Stage<I> {
         let place = &mut self.seats[seat.0 as usize];
         let sockets = self.transports.sockets(place.transport);
         let member = Member::new(now, seat.0, newcomer, sockets, kernels);
-        place.member = Some(self.halls.all[place.room.0 as usize].room.join(member));
+        let room = &mut self.halls.all[place.room.0 as usize].room;
+        place.sitter = if place.sitter.is_trunk() {
+            Sitter::Trunk(room.add_trunk(Trunk::new(member)))
+        } else {
+            Sitter::Member(room.join(member))
+        };
     }
 
+    /// Who sits there; of a trunk, its leg.
     pub fn member(&mut self, seat: SeatKey) -> Option<&mut Member> {
-        member_of(&self.seats, &mut self.halls.all, seat)
+        seated(&self.seats, &mut self.halls.all, seat).map(Seated::member)
     }
 
     /// New terms for somebody who sits already (re-INVITE).
@@ -247,20 +326,37 @@ impl<I: MediaIo> Stage<I> {
         let Some(seat) = self.seats.try_remove(key.0 as usize) else {
             return;
         };
-        let hall = self.halls.all.get_mut(seat.room.0 as usize);
-        if let Some(mut member) = hall.and_then(|hall| hall.room.leave(seat.member?)) {
-            member.say_bye(now, ntp, &mut self.io, &mut self.counts);
-            count(&mut member, meters);
-        }
-        self.transports
-            .leave(now, &mut self.io, seat.transport, key);
-        if let Some(hall) = self.halls.all.get_mut(seat.room.0 as usize) {
+        let hall = match seat.sitter {
+            // Another room may have the key by now.
+            Sitter::Stranded => None,
+            _ => self.halls.all.get_mut(seat.room.0 as usize),
+        };
+        if let Some(hall) = hall {
+            let left = match seat.sitter {
+                Sitter::Member(id) => hall.room.leave(id),
+                Sitter::Trunk(id) => hall.room.remove_trunk(id).map(Trunk::into_member),
+                _ => None,
+            };
+            if let Some(mut member) = left {
+                member.say_bye(now, ntp, &mut self.io, &mut self.counts);
+                count(&mut member, meters);
+            }
             self.phases.seat_left(hall.slot);
-            hall.taken -= 1;
-            if hall.taken == 0 {
+            if seat.sitter.is_trunk() {
+                hall.trunks -= 1;
+            } else {
+                hall.taken -= 1;
+                if hall.taken == 0 {
+                    let name = hall.room.name().to_owned();
+                    self.incidents.rooms.push((name, false));
+                }
+            }
+            if hall.taken + hall.trunks == 0 {
                 self.close_room(seat.room);
             }
         }
+        self.transports
+            .leave(now, &mut self.io, seat.transport, key);
     }
 
     /// Hands what arrived to the members it is for; what came to other sockets goes to `other`.
@@ -296,11 +392,11 @@ impl<I: MediaIo> Stage<I> {
                         transport,
                         perhaps,
                     } => {
-                        let Some(member) = member_of(seats, &mut halls.all, seat) else {
+                        let Some(mut sitter) = seated(seats, &mut halls.all, seat) else {
                             continue;
                         };
                         // Damage by a packet is damage to the room whose member it is for.
-                        let handled = guard::room(|| handle(member, now, kind, arrival, meters));
+                        let handled = guard::room(|| sitter.handle(now, kind, arrival, meters));
                         match handled {
                             Ok(Handled::Taken) => {}
                             Ok(Handled::Discarded) => meters.rtp_discarded.add(1),
@@ -315,7 +411,7 @@ impl<I: MediaIo> Stage<I> {
                                 continue;
                             }
                         }
-                        if perhaps && member.session().is_latched(arrival.from) {
+                        if perhaps && sitter.member().session().is_latched(arrival.from) {
                             transports.latched(transport, seat, arrival.from);
                         }
                     }
@@ -410,10 +506,10 @@ impl<I: MediaIo> Stage<I> {
             room: Room::new(name.to_owned(), first_tick),
             slot,
             taken: 0,
+            trunks: 0,
         }) as u32);
         self.phases.open(slot, key);
         self.by_name.insert(name.to_owned(), key);
-        self.incidents.rooms.push((name.to_owned(), true));
         key
     }
 
@@ -423,22 +519,30 @@ impl<I: MediaIo> Stage<I> {
         };
         self.phases.close(slot, key);
         self.by_name.remove(room.name());
-        self.incidents.rooms.push((room.name().to_owned(), false));
     }
 
     /// A room that panicked is gone, whatever state it was in; its callers are told by the focus.
     fn bury(&mut self, meters: &CoreMeters) {
         for (key, panic) in std::mem::take(&mut self.halls.panicked) {
-            let Some(Hall { room, slot, .. }) = self.halls.all.get(key.0 as usize) else {
+            let Some(Hall {
+                room, slot, taken, ..
+            }) = self.halls.all.get(key.0 as usize)
+            else {
                 continue;
             };
             meters.room_panics.add(1);
             tracing::error!(room = room.name(), %panic, participants = room.len(), "a room failed and is closed");
+            if *taken > 0 {
+                self.incidents.rooms.push((room.name().to_owned(), false));
+            }
             let slot = *slot;
             self.close_room(key);
-            let stranded = self.seats.iter_mut().filter(|(_, seat)| seat.room == key);
+            let stranded = self
+                .seats
+                .iter_mut()
+                .filter(|(_, seat)| seat.room == key && !matches!(seat.sitter, Sitter::Stranded));
             for (index, seat) in stranded {
-                seat.member = None;
+                seat.sitter = Sitter::Stranded;
                 self.phases.seat_left(slot);
                 self.incidents.stranded.push(SeatKey(index as u32));
             }
@@ -456,6 +560,17 @@ impl<I: MediaIo> Stage<I> {
                     self.incidents.vanished.push(SeatKey(member.badge()));
                 }
             }
+            for trunk in room.trunks_mut() {
+                count(trunk.member_mut(), meters);
+                if self
+                    .media_timeout
+                    .is_some_and(|timeout| trunk.is_dead(now, timeout))
+                {
+                    let seat = SeatKey(trunk.member().badge());
+                    self.incidents.vanished.push(seat);
+                }
+            }
+            room.drop_abandoned();
         }
         let Self {
             transports,
@@ -464,8 +579,8 @@ impl<I: MediaIo> Stage<I> {
             ..
         } = self;
         transports.keep_house(now, |seat| {
-            member_of(seats, &mut halls.all, seat)
-                .is_some_and(|member| member.session().is_open(now))
+            seated(seats, &mut halls.all, seat)
+                .is_some_and(|sitter| sitter.member().session().is_open(now))
         });
     }
 }
@@ -550,42 +665,67 @@ impl Belongs {
     }
 }
 
-fn handle(
-    member: &mut Member,
-    now: Instant,
-    kind: rtp::Kind,
-    arrival: &Arrival<'_>,
-    meters: &CoreMeters,
-) -> Handled {
-    match kind {
-        rtp::Kind::Rtp => {
-            meters.rtp_received.add(1);
-            member.handle_rtp(now, arrival.from, arrival.datagram)
+/// Who sits on a seat, found.
+enum Seated<'a> {
+    Member(&'a mut Member),
+    Trunk(&'a mut Trunk),
+}
+
+impl<'a> Seated<'a> {
+    fn member(self) -> &'a mut Member {
+        match self {
+            Self::Member(member) => member,
+            Self::Trunk(trunk) => trunk.member_mut(),
         }
-        rtp::Kind::Rtcp => {
-            meters.rtcp_received.add(1);
-            member.handle_rtcp(now, arrival.from, arrival.datagram)
+    }
+
+    fn handle(
+        &mut self,
+        now: Instant,
+        kind: rtp::Kind,
+        arrival: &Arrival<'_>,
+        meters: &CoreMeters,
+    ) -> Handled {
+        let Arrival { from, datagram, .. } = *arrival;
+        match kind {
+            rtp::Kind::Rtp => {
+                meters.rtp_received.add(1);
+                match self {
+                    Self::Member(member) => member.handle_rtp(now, from, datagram),
+                    Self::Trunk(trunk) => trunk.handle_rtp(now, from, datagram),
+                }
+            }
+            rtp::Kind::Rtcp => {
+                meters.rtcp_received.add(1);
+                match self {
+                    Self::Member(member) => member.handle_rtcp(now, from, datagram),
+                    Self::Trunk(trunk) => trunk.member_mut().handle_rtcp(now, from, datagram),
+                }
+            }
+            // STUN and DTLS belong to transports that no participant here uses.
+            _ => Handled::Discarded,
         }
-        // STUN and DTLS belong to transports that no participant here uses.
-        _ => Handled::Discarded,
     }
 }
 
 fn member_at<'a>(seats: &Slab<Seat>, halls: &'a Slab<Hall>, seat: SeatKey) -> Option<&'a Member> {
     let seat = seats.get(seat.index())?;
-    halls.get(seat.room.0 as usize)?.room.member(seat.member?)
+    let room = &halls.get(seat.room.0 as usize)?.room;
+    match seat.sitter {
+        Sitter::Member(id) => room.member(id),
+        Sitter::Trunk(id) => room.trunk(id).map(Trunk::member),
+        _ => None,
+    }
 }
 
-fn member_of<'a>(
-    seats: &Slab<Seat>,
-    halls: &'a mut Slab<Hall>,
-    seat: SeatKey,
-) -> Option<&'a mut Member> {
+fn seated<'a>(seats: &Slab<Seat>, halls: &'a mut Slab<Hall>, seat: SeatKey) -> Option<Seated<'a>> {
     let seat = seats.get(seat.index())?;
-    halls
-        .get_mut(seat.room.0 as usize)?
-        .room
-        .member_mut(seat.member?)
+    let room = &mut halls.get_mut(seat.room.0 as usize)?.room;
+    match seat.sitter {
+        Sitter::Member(id) => room.member_mut(id).map(Seated::Member),
+        Sitter::Trunk(id) => room.trunk_mut(id).map(Seated::Trunk),
+        _ => None,
+    }
 }
 
 fn count(member: &mut Member, meters: &CoreMeters) {
@@ -597,6 +737,7 @@ fn count(member: &mut Member, meters: &CoreMeters) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::focus::negotiate;
     use crate::io::plain::PlainIo;
     use crate::meters::Meters;
 
@@ -673,6 +814,96 @@ mod tests {
         );
         // A new room of the same name starts afresh.
         assert!(stage.take_seat(now, "bad", None).is_ok());
+    }
+
+    /// What a trunk sat down with: nothing arrives in these tests.
+    fn leg(now: Instant) -> Newcomer {
+        let codec = crate::codec::Codec::L16;
+        let remote: SocketAddr = ([127, 0, 0, 1], 9).into();
+        let agreed = sip::sdp::Agreed {
+            media_index: 0,
+            codec: 0,
+            payload_type: 96,
+            receive_payload_types: vec![(96, 0)],
+            telephone_event: None,
+            remote_rtp: remote,
+            remote_rtcp: remote,
+            rtcp_mux: true,
+            ptime_ms: 20,
+            direction: sip::sdp::Direction::SendRecv,
+            held: false,
+        };
+        Newcomer {
+            entity: "sip:r@127.0.0.1".to_owned(),
+            joined: std::time::SystemTime::UNIX_EPOCH,
+            session: negotiate::trunk_session(now, &agreed, codec, 1, remote.ip()),
+            leg: negotiate::leg(&agreed, &[codec]),
+        }
+    }
+
+    #[test]
+    fn a_trunk_takes_a_seat_and_is_no_participant() {
+        let meters = Meters::new(&[0]);
+        let meters = &meters.cores[0];
+        let now = Instant::now();
+        let mut stage = stage(now, 14_100..=14_199);
+        let free = stage.transports.free();
+        let mut rooms = Vec::new();
+        let mut opened_or_closed = |stage: &mut Stage<PlainIo>| {
+            rooms.append(&mut stage.incidents().rooms);
+            rooms.len()
+        };
+        // It comes first, and no room is open to the world.
+        let trunk = stage.take_trunk_seat(now, "r", None).unwrap();
+        stage.sit(now, trunk, leg(now));
+        stage.member(trunk).expect("it has a leg").confirm();
+        assert!(stage.room("r").is_none() && stage.taken("r").is_none());
+        assert_eq!(opened_or_closed(&mut stage), 0);
+        // Then somebody comes, who counts.
+        let seat = stage.take_seat(now, "r", None).unwrap();
+        stage.sit(now, seat, leg(now));
+        assert_eq!(stage.taken("r"), Some(1));
+        assert_eq!(stage.room("r").map(Room::len), Some(1));
+        assert_eq!(opened_or_closed(&mut stage), 1);
+        assert!(stage.talkers_on(trunk).is_empty() && stage.talkers_on(seat).is_empty());
+        let moment = Moment {
+            now: now + Duration::from_millis(40),
+            ntp: 0,
+            pressed: false,
+        };
+        stage.tick(moment, &mut Ledger::new(now), meters);
+        // He goes, the room is closed, the trunk stays until it is ended.
+        stage.leave(now, 0, seat, meters);
+        assert!(stage.room("r").is_none() && stage.member(trunk).is_some());
+        assert_eq!(opened_or_closed(&mut stage), 2);
+        stage.leave(now, 0, trunk, meters);
+        assert_eq!(stage.rooms().count(), 0);
+        assert_eq!(opened_or_closed(&mut stage), 2);
+        assert_eq!(stage.transports.free(), free);
+        assert_eq!(rooms, [("r".to_owned(), true), ("r".to_owned(), false)]);
+    }
+
+    #[test]
+    fn a_stranded_seat_does_no_harm_to_the_room_that_follows() {
+        let meters = Meters::new(&[0]);
+        let meters = &meters.cores[0];
+        let now = Instant::now();
+        let mut stage = stage(now, 14_200..=14_299);
+        let stranded = stage.take_seat(now, "bad", None).unwrap();
+        let key = stage.by_name["bad"];
+        stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
+        let moment = Moment {
+            now: now + Duration::from_millis(20),
+            ntp: 0,
+            pressed: false,
+        };
+        stage.tick(moment, &mut Ledger::new(now), meters);
+        let seat = stage.take_seat(now, "next", None).unwrap();
+        assert_eq!(stage.by_name["next"], key, "it has the place of the other");
+        stage.leave(now, 0, stranded, meters);
+        assert_eq!(stage.taken("next"), Some(1));
+        stage.leave(now, 0, seat, meters);
+        assert_eq!(stage.rooms().count(), 0);
     }
 
     #[test]
