@@ -66,6 +66,7 @@ fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn call(endpoint: &mut Endpoint, now: Instant) {
     let invitation = Invitation {
+        from_display: None,
         target: "sip:b@192.0.2.2".to_owned(),
         from: "sip:room@192.0.2.1".to_owned(),
         contact_user: "room".to_owned(),
@@ -286,6 +287,8 @@ fn answer(endpoint: &mut Endpoint, now: Instant, event: Event) {
         | Event::Rejected { .. }
         | Event::Ended { .. }
         | Event::Answered { .. }
+        | Event::Changed { .. }
+        | Event::Referred { .. }
         | Event::SubscriptionLost { .. } => {}
     }
 }

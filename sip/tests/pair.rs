@@ -207,11 +207,12 @@ fn cancel_that_crosses_the_answer_becomes_a_bye() {
 #[test]
 fn an_invite_without_an_offer_gets_one() {
     let mut pair = Pair::new();
-    pair.call(None);
+    let caller = pair.call(None);
     let invite = pair.expect_invite();
     assert_eq!(invite.body, None);
     pair.ends[1].accept(pair.now, invite.call, "room", body("offer of the callee"));
     assert_eq!(pair.expect_accepted(), Some(body("offer of the callee")));
+    pair.ends[0].acknowledge_offer(caller, None);
     assert_eq!(
         pair.expect_established(),
         None,

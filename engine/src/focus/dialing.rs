@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use cfw::dist_conf::message::ConfUser;
 use sip::sdp::{self, Local};
 use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey, Transport};
 
 use super::call::{Call, Dialled, Gate, Phase, RING_TIME};
+use super::liaison::Report;
 use super::{Focus, Means, RoomName, body, remote, set_ports};
 use crate::io::MediaIo;
 use crate::load::Asked;
@@ -29,7 +31,11 @@ pub struct Dial {
     pub by: Option<String>,
     /// For Replaces (RFC 3891): the dialog of the one called that this call takes over.
     pub replaces: Option<String>,
+    /// Whoever does not know Replaces is to refuse the call rather than ring.
+    pub must_replace: bool,
     pub redirects: u8,
+    /// The user of another server who is called as whom he is there.
+    pub taken_over: Option<Box<ConfUser>>,
 }
 
 impl Dial {
@@ -41,7 +47,9 @@ impl Dial {
             referral: None,
             by: None,
             replaces: None,
+            must_replace: false,
             redirects: 0,
+            taken_over: None,
         }
     }
 }
@@ -125,8 +133,8 @@ impl Focus {
 
     /// Why a call cannot be made.
     fn why_not<I: MediaIo>(&mut self, dial: &Dial, means: &Means<'_, I>) -> Option<u16> {
-        // One that is sent on goes on; it still has its seat.
-        if dial.redirects > 0 {
+        // One that is sent on goes on; it still has its seat. Of users on the move the cluster knows better.
+        if dial.redirects > 0 || dial.taken_over.is_some() {
             return None;
         }
         let asked = Asked {
@@ -140,6 +148,13 @@ impl Focus {
 
     fn give_up<I: MediaIo>(&mut self, dial: &Dial, status: u16, means: &mut Means<'_, I>) -> u16 {
         self.tell_referrer(dial.referral, status, true, means);
+        if let Some(user) = &dial.taken_over {
+            self.reports.push(Report::Done {
+                room: dial.room.clone(),
+                endpoint: user.endpoint.clone(),
+                status,
+            });
+        }
         status
     }
 
@@ -170,9 +185,13 @@ impl Focus {
         if let Some(replaces) = &dial.replaces {
             headers.push(("Replaces", replaces.clone()));
         }
+        if dial.must_replace {
+            headers.push(("Require", "replaces".to_owned()));
+        }
         let invitation = Invitation {
             target: dial.target.clone(),
             from: self.uri_of(&dial.room),
+            from_display: None,
             contact_user: dial.room.as_str().to_owned(),
             body: Some(body(&offer)),
             headers,
@@ -185,13 +204,23 @@ impl Focus {
         };
         means.meters.calls_total.add(1);
         self.admission.taken();
+        let user = dial.taken_over;
+        if let Some(user) = &user {
+            self.fetch(key, dial.room.clone(), user.endpoint.clone(), means);
+        }
+        let joined = user.as_ref().and_then(|user| user.joined);
+        let muted = user.as_ref().is_some_and(|user| user.muted);
+        let (entity, display_name) = match user {
+            Some(user) => (user.entity, user.display_name),
+            None => (dial.target, None),
+        };
         let call = Call {
             seat,
             room: dial.room,
             signalling: flow.peer.ip(),
-            entity: dial.target,
-            display_name: None,
-            joined: means.wall,
+            entity,
+            display_name,
+            joined: joined.unwrap_or(means.wall),
             local,
             phase: Phase::Calling { alerting: false },
             described: Some(offer),
@@ -203,7 +232,7 @@ impl Focus {
             replaces: None,
             gate: Gate::Open,
             listened: false,
-            muted: false,
+            muted,
             keys: String::new(),
             confirmed: false,
         };
@@ -283,6 +312,7 @@ impl Focus {
         });
         let Some(agreed) = agreed else {
             self.tell_referrer(referral, 488, true, means);
+            self.errand_done(key, 488);
             let reason = Some("no usable answer to the offer");
             return means.sip.bye(means.now, key, reason);
         };
@@ -292,6 +322,7 @@ impl Focus {
         }
         self.admit(key, means);
         self.tell_referrer(referral, 200, true, means);
+        self.errand_done(key, 200);
         self.tell_roster(key, means);
     }
 
@@ -304,6 +335,7 @@ impl Focus {
         let call = self.calls.get(&key);
         let referral = call.and_then(|call| call.dialled.as_ref()?.referral);
         self.tell_referrer(referral, status, true, means);
+        self.errand_done(key, status);
         self.forget(key, means);
     }
 
@@ -317,13 +349,15 @@ impl Focus {
         let Some(call) = self.calls.get_mut(&key) else {
             return;
         };
+        let is_fetched = self.errands.is_fetched(key);
         let Some(dialled) = call.dialled.as_mut() else {
             return;
         };
         let next = contacts
             .into_iter()
             .next()
-            .filter(|_| dialled.redirects < REDIRECTS_MAX);
+            // What a dialog is replaced by must come to where that dialog is.
+            .filter(|_| dialled.redirects < REDIRECTS_MAX && !is_fetched);
         let Some(target) = next else {
             return self.on_rejected(key, 302, means);
         };
@@ -333,7 +367,9 @@ impl Focus {
             referral: dialled.referral.take(),
             by: dialled.by.clone(),
             replaces: None,
+            must_replace: false,
             redirects: dialled.redirects + 1,
+            taken_over: None,
         };
         self.dial(dial, means);
         self.forget(key, means);

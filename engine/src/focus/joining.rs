@@ -6,7 +6,7 @@ use sip::refer::DialogId;
 use sip::sdp::{self, Agreed, Local, SessionDescription};
 use sip::{Body, CallKey, Invite, Named, Rejection};
 
-use super::access::{Asking, Entry};
+use super::access::Entry;
 use super::call::{Call, Gate, PIN_TIME, Phase};
 use super::{
     Focus, Means, RoomName, body, described_anew, log_no_seat, negotiate, not_acceptable, parse,
@@ -25,9 +25,26 @@ struct Destination {
 
 impl Focus {
     pub(super) fn on_invite<I: MediaIo>(&mut self, invite: Invite, means: &mut Means<'_, I>) {
-        let key = invite.call;
         means.meters.calls_total.add(1);
-        match self.seat(invite, means) {
+        if !self.is_to_be_placed(&invite) {
+            return self.take_in(invite, None, means);
+        }
+        let call = invite.call;
+        if let Err(rejection) = self.ask_cluster(invite, means) {
+            means.meters.calls_rejected.add(1);
+            means.sip.reject(means.now, call, rejection);
+        }
+    }
+
+    /// Lets a caller in who stays here; by the cluster's word if it is known how.
+    pub(super) fn take_in<I: MediaIo>(
+        &mut self,
+        invite: Invite,
+        entry: Option<Entry>,
+        means: &mut Means<'_, I>,
+    ) {
+        let key = invite.call;
+        match self.seat(invite, entry, means) {
             Ok(offer) => {
                 let ring = Duration::from_millis(self.config.rooms.answer_after_ms.into());
                 if ring.is_zero() {
@@ -54,6 +71,7 @@ impl Focus {
     fn seat<I: MediaIo>(
         &mut self,
         invite: Invite,
+        entry: Option<Entry>,
         means: &mut Means<'_, I>,
     ) -> Result<Option<SessionDescription>, Rejection> {
         let Destination { room, replaces } = self.destination(&invite, means)?;
@@ -63,17 +81,11 @@ impl Focus {
             random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
+        if replaces.is_none() {
+            self.may_enter(&room)?;
+        }
         let signalling = invite.flow.peer.ip();
-        let asking = Asking {
-            address: signalling,
-            authorization: &invite.authorization,
-            method: "INVITE",
-            uri: &invite.request_uri,
-            body: invite.body.as_ref().map_or(&[], |body| &body.content),
-        };
-        let entry = self
-            .door
-            .ask(means.wall, &self.config, room.as_str(), asking)?;
+        let entry = entry.map_or_else(|| self.entry(&invite, &room, means), Ok)?;
         let was_let_in = replaces
             .and_then(|replaced| self.calls.get(&replaced))
             .is_some_and(Call::is_let_in);

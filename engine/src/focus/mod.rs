@@ -31,9 +31,13 @@ mod elsewhere;
 mod joining;
 mod keys;
 pub mod liaison;
+mod marks;
+mod moving;
 mod name;
 pub mod negotiate;
 mod orders;
+mod placing;
+mod relay;
 mod reports;
 mod requests;
 mod roster;
@@ -44,7 +48,10 @@ use call::{Call, Phase};
 use dialing::Lookups;
 pub use dialing::{Dial, Lookup};
 use elsewhere::Elsewhere;
+use moving::Errands;
 pub use name::RoomName;
+use placing::Placing;
+use relay::Relays;
 use reports::Reports;
 use roster::Rosters;
 
@@ -78,6 +85,9 @@ pub struct Focus {
     rosters: Rosters,
     reports: Reports,
     elsewhere: Elsewhere,
+    placing: Placing,
+    errands: Errands,
+    relays: Relays,
     lookups: Lookups,
 }
 
@@ -97,6 +107,9 @@ impl Focus {
             rosters: Rosters::default(),
             reports: Reports::default(),
             elsewhere: Elsewhere::default(),
+            placing: Placing::default(),
+            errands: Errands::default(),
+            relays: Relays::default(),
             lookups: Lookups::default(),
         }
     }
@@ -107,10 +120,13 @@ impl Focus {
     }
 
     pub fn calls(&self) -> usize {
-        self.calls.len()
+        self.calls.len() + self.placing.len() + self.relays.len()
     }
 
     pub fn handle_event<I: MediaIo>(&mut self, event: Event, means: &mut Means<'_, I>) {
+        let Some(event) = self.pass_on(event, means) else {
+            return;
+        };
         match event {
             Event::Invite(invite) => self.on_invite(*invite, means),
             Event::Reinvite { call, body } => self.on_reinvite(call, body, means),
@@ -126,8 +142,15 @@ impl Focus {
             Event::Resubscribed { subscription } => self.on_resubscribed(subscription, means),
             Event::Unsubscribed { subscription, .. } => self.on_unsubscribed(subscription, means),
             Event::SubscriptionLost { subscription } => self.rosters.forget(subscription),
-            // Texts that were relayed: whoever did not get one has hung up or said so to his user.
-            Event::Answered { .. } => {}
+            // Of texts that were relayed: whoever did not get one has hung up or said so to his user.
+            Event::Answered { request, status } => self.on_refer_answered(request, status),
+            // Only relayed calls are changed by us.
+            Event::Changed { .. } => {}
+            Event::Referred {
+                call,
+                status,
+                is_over,
+            } => self.on_referred(call, status, is_over, means),
         }
     }
 
@@ -164,6 +187,8 @@ impl Focus {
             self.calling.pop_front();
             self.give_up_calling(call, means);
         }
+        self.give_up_waiting(means);
+        self.give_up_errands(means);
         self.look_at_calls(means);
         self.notify_subscribers(means);
     }
@@ -176,6 +201,8 @@ impl Focus {
             first(&self.calling),
             self.rosters.poll_timeout(),
             self.reports.poll_timeout(),
+            self.placing.poll_timeout(),
+            self.errands.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -190,12 +217,15 @@ impl Focus {
     }
 
     pub fn end_all<I: MediaIo>(&mut self, reason: &str, means: &mut Means<'_, I>) {
-        for &call in self.calls.keys() {
+        let others = self.placing.calls().chain(self.relays.calls());
+        for &call in self.calls.keys().chain(others) {
             means.sip.bye(means.now, call, Some(reason));
         }
     }
 
     fn forget<I: MediaIo>(&mut self, key: CallKey, means: &mut Means<'_, I>) {
+        self.withdraw(key);
+        self.errand_ended(key);
         if let Some(call) = self.calls.remove(&key) {
             self.by_seat.remove(&call.seat);
             means

@@ -26,6 +26,11 @@ impl RoomName {
         Self(format!("{}-{random:016x}", Self::FACTORY))
     }
 
+    /// Stands for a room that is yet to be made; no room is called so.
+    pub fn factory() -> Self {
+        Self(Self::FACTORY.to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,6 @@
 //! What the cluster orders.
 
-use super::liaison::{Order, Report, Wish};
+use super::liaison::{Order, Wish};
 use super::{Focus, Means};
 use crate::io::MediaIo;
 
@@ -9,6 +9,7 @@ impl Focus {
     /// are about cross.
     pub fn obey<I: MediaIo>(&mut self, order: Order, means: &mut Means<'_, I>) {
         match order {
+            Order::Placed { call, verdict } => self.on_placed(call, verdict, means),
             Order::Remote { room, user } => self.on_remote(&room, *user, means),
             Order::RemoteGone {
                 room,
@@ -17,11 +18,12 @@ impl Focus {
             } => self.on_remote_gone(&room, svr_id, endpoint, means),
             Order::Lock { room, locked } => self.lock(means.now, &room, locked),
             Order::Wish { endpoint, what, .. } => self.grant(&endpoint, &what, means),
-            Order::Move { room, endpoint, .. } => self.reports.push(Report::Done {
+            Order::Move {
                 room,
                 endpoint,
-                status: 501,
-            }),
+                target,
+            } => self.send_elsewhere(room, endpoint, &target, means),
+            Order::TakeOver { room, user, reach } => self.take_over(room, user, &reach, means),
             other => tracing::debug!(?other, "order passed over"),
         }
     }

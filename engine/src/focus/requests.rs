@@ -103,7 +103,9 @@ impl Focus {
                         referral,
                         by: Some(by),
                         replaces,
+                        must_replace: false,
                         redirects: 0,
+                        taken_over: None,
                     },
                     means,
                 );

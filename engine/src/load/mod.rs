@@ -89,11 +89,15 @@ impl Admission {
             return Err(Refused::RoomFull);
         }
         // A server alone has nobody to send a caller to, so it goes on beyond its maximum up to the hard cap.
-        if self.is_alone() || (self.state.get() == State::Active && !self.load.is_full()) {
-            Ok(Place::Here)
-        } else {
-            Ok(Place::AskCluster)
-        }
+        Ok(match self.asks_cluster() {
+            true => Place::AskCluster,
+            false => Place::Here,
+        })
+    }
+
+    /// Whether it is the cluster's to say where callers go.
+    pub fn asks_cluster(&self) -> bool {
+        !self.is_alone() && (self.state.get() != State::Active || self.load.is_full())
     }
 
     /// A caller has got a seat: what he will cost counts from now on.

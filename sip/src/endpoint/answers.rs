@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::call::{Abilities, Call, Phase, Up};
+use super::changing::body_of;
 use super::client::Purpose;
 use super::dialog::{Dialog, direct};
 use super::incoming::Identity;
@@ -97,27 +98,35 @@ impl Endpoint {
         call.dialog.remote = to.value;
         call.dialog.remote_tag = to.tag;
         call.dialog.learn(response, flow, &listeners);
-        call.phase = Phase::Up(Up::default());
-        self.acknowledge(transaction, key, cseq.number);
+        let is_offered = call.is_offered(response) && !cancelling;
+        call.phase = Phase::Up(Up {
+            unacknowledged: is_offered.then_some((transaction, cseq.number)),
+            ..Up::default()
+        });
+        if !is_offered {
+            self.acknowledge(transaction, key, cseq.number, None);
+        }
         if cancelling {
             // Answer and CANCEL crossed.
             self.end(key, Ended::Cancelled);
             return self.send_bye(now, key, None);
         }
         self.session_answered(now, key, response);
-        let content_type = response
-            .header("Content-Type")
-            .filter(|_| !response.body.is_empty());
-        let body = content_type.map(|content_type| Body {
-            content_type: content_type.to_owned(),
-            content: bytes::Bytes::copy_from_slice(response.body),
+        self.tell(Event::Accepted {
+            call: key,
+            body: body_of(response),
         });
-        self.tell(Event::Accepted { call: key, body });
     }
 
     /// RFC 3261 §13.2.2.4: the ACK of a 2xx is a request of its own, with the credentials of the INVITE,
     /// repeated when the 2xx is.
-    pub(super) fn acknowledge(&mut self, transaction: SlotKey, key: CallKey, cseq: u32) {
+    pub(super) fn acknowledge(
+        &mut self,
+        transaction: SlotKey,
+        key: CallKey,
+        cseq: u32,
+        answer: Option<&Body>,
+    ) {
         let branch = self.new_branch();
         let Some(flow) = self.call(key).map(|call| call.dialog.flow) else {
             return;
@@ -125,7 +134,7 @@ impl Endpoint {
         let via = self.via(&flow, &branch);
         let extra = self.ack_lines(transaction);
         let Some(call) = self.call(key) else { return };
-        let ack = call.dialog.request("ACK", &via, cseq, extra, None);
+        let ack = call.dialog.request("ACK", &via, cseq, extra, answer);
         if let Some(up) = call.up() {
             up.ack = Some((cseq, ack.clone()));
         }

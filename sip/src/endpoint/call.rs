@@ -36,6 +36,8 @@ pub(super) struct Call {
     /// Subscriptions within this dialog, and how many REFERs have come in it.
     pub(super) subscriptions: Vec<SubscriptionKey>,
     pub(super) refers: u32,
+    /// We have sent a REFER in it, and are told how that goes.
+    pub(super) referring: bool,
 }
 
 /// What the peer can do, by its Allow and Supported.
@@ -102,6 +104,10 @@ pub(super) struct Up {
     pub(super) change: Option<SlotKey>,
     /// A re-INVITE or UPDATE of ours waits for the peer's answer.
     pub(super) refreshing: bool,
+    /// The offer of a re-INVITE that the user has asked for.
+    pub(super) offered: Option<Box<Body>>,
+    /// The 2xx to an INVITE of ours, by its transaction and number, whose offer the user has not answered.
+    pub(super) unacknowledged: Option<(SlotKey, u32)>,
     /// Our ACK of the peer's 2xx with its number, for when that comes again.
     pub(super) ack: Option<(u32, Bytes)>,
     /// BYE as soon as the ACK has come (RFC 3261 §15), for this reason.
@@ -131,6 +137,7 @@ impl Call {
             credentials: None,
             subscriptions: Vec::new(),
             refers: 0,
+            referring: false,
         }
     }
 

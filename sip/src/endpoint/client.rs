@@ -28,6 +28,8 @@ pub(super) enum Purpose {
     Invite(CallKey),
     /// It refreshes the session of a call, by re-INVITE or UPDATE.
     Refresh(CallKey),
+    /// It changes the terms of a call, as the user wants.
+    Change(CallKey),
     Bye(DialogKey),
     Cancel,
     Prack(CallKey),
@@ -40,7 +42,7 @@ impl Purpose {
     /// The dialog whose numbers and credentials it takes.
     pub(super) fn usage(&self) -> Option<Usage> {
         match self {
-            Self::Invite(call) | Self::Refresh(call) | Self::Prack(call) => {
+            Self::Invite(call) | Self::Refresh(call) | Self::Change(call) | Self::Prack(call) => {
                 Some(Usage::Call(*call))
             }
             Self::Notify(subscription) => Some(Usage::Subscription(*subscription)),
@@ -155,7 +157,7 @@ impl Endpoint {
         let reliable = Reliable(flow.transport.is_reliable());
         let mut acts = Acts::default();
         let is_invite = request.starts_with(b"INVITE ");
-        let is_refresh = matches!(purpose, Purpose::Refresh(_));
+        let is_refresh = matches!(purpose, Purpose::Refresh(_) | Purpose::Change(_));
         let machine = if is_invite {
             ClientMachine::Invite(InviteClient::new(timers, reliable, request, &mut acts))
         } else {
@@ -268,6 +270,7 @@ impl Endpoint {
                 None => self.on_refusal(now, call, status, None, Vec::new()),
             },
             Purpose::Refresh(call) => self.on_refreshed(now, transaction, call, status, response),
+            Purpose::Change(call) => self.on_changed(now, transaction, call, status, response),
             Purpose::Notify(subscription) => self.on_notified(now, subscription, status),
             Purpose::User(request, _) => self.tell(Event::Answered { request, status }),
             Purpose::Bye(_) | Purpose::Cancel | Purpose::Prack(_) => {}
@@ -316,6 +319,24 @@ impl Endpoint {
                 self.dialog_of.remove(dialog);
             }
         }
+    }
+
+    /// Asks the peer of a call to call `target`, a URI, by REFER (RFC 3515); the REFER's own answer is told
+    /// by [`Event::Answered`], what comes of it by [`Event::Referred`]. Only a focus takes the NOTIFYs that
+    /// say so. Each header value is one line.
+    pub fn refer(
+        &mut self,
+        now: Instant,
+        call: CallKey,
+        target: &str,
+        headers: &[(&str, String)],
+    ) -> Option<ClientKey> {
+        let contact = self.call(call)?.dialog.contact.clone();
+        let mut lines = vec![("Refer-To", format!("<{target}>")), ("Contact", contact)];
+        lines.extend_from_slice(headers);
+        let request = self.request_in_call(now, call, "REFER", &lines, None)?;
+        self.call(call)?.referring = true;
+        Some(request)
     }
 
     /// Sends a request of the user's within a call; what comes of it is told by [`Event::Answered`].

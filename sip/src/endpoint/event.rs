@@ -14,7 +14,17 @@ pub enum Event {
     Established { call: CallKey, body: Option<Body> },
     /// A provisional response to a call of ours.
     Progress { call: CallKey, status: u16 },
-    /// Our call is answered; the ACK is on its way.
+    /// What became of [`Endpoint::reinvite`](super::Endpoint::reinvite), and the description that came with
+    /// it. With a 2xx to a re-INVITE without an offer it is an offer, which the user answers by
+    /// [`Endpoint::acknowledge_offer`](super::Endpoint::acknowledge_offer).
+    Changed {
+        call: CallKey,
+        status: u16,
+        body: Option<Body>,
+    },
+    /// Our call is answered. Where our INVITE had a description the ACK is on its way; where it had none the
+    /// body is an offer, which the user answers by
+    /// [`Endpoint::acknowledge_offer`](super::Endpoint::acknowledge_offer).
     Accepted { call: CallKey, body: Option<Body> },
     /// Our call is to be placed elsewhere, at one of these URIs, the preferred first. The call is over.
     Redirected {
@@ -41,6 +51,13 @@ pub enum Event {
     Dtmf { call: CallKey, digit: char },
     /// A request that the user sent has got its final response; 408 if none came.
     Answered { request: ClientKey, status: u16 },
+    /// How the peer of a call does with what a REFER of ours asked of him (RFC 3515 §2.4.5): the status that
+    /// he has got, if he says it, and whether he will say more.
+    Referred {
+        call: CallKey,
+        status: Option<u16>,
+        is_over: bool,
+    },
     /// The subscriber asked again and is owed the whole state.
     Resubscribed { subscription: SubscriptionKey },
     /// The subscriber wants no more, or has let his time run out. To be ended by `end_subscription`.
@@ -212,6 +229,8 @@ pub struct Invitation {
     pub target: String,
     /// Our own URI.
     pub from: String,
+    /// The name that goes with it.
+    pub from_display: Option<String>,
     /// User part of our Contact.
     pub contact_user: String,
     pub body: Option<Body>,

@@ -10,6 +10,7 @@ use super::incoming::{Identity, Incoming, Refusal};
 use super::{CallKey, Ended, Endpoint, Event, ServerMachine, ServerTransaction, SlotKey};
 use crate::message::build::Extra;
 use crate::message::{Message, Via};
+use crate::sipfrag;
 use crate::transaction::Acts;
 use crate::transaction::key::Key;
 
@@ -76,6 +77,7 @@ impl Endpoint {
             "UPDATE" => self.on_update(now, message, key, transaction),
             "PRACK" => self.on_prack(now, message, key, transaction),
             "INFO" => self.on_info(now, message, key, transaction),
+            "NOTIFY" => self.on_notify(now, message, key, transaction),
             "OPTIONS" => {
                 let extra = capabilities(self.allow());
                 self.respond(now, transaction, 200, extra, None);
@@ -153,7 +155,9 @@ impl Endpoint {
             return Err(Refusal::new(481));
         };
         match &mut call.phase {
-            Phase::Up(up) if up.refreshing => return Err(Refusal::new(491)),
+            Phase::Up(up) if up.refreshing || up.unacknowledged.is_some() => {
+                return Err(Refusal::new(491));
+            }
             // RFC 3261 §14.2, RFC 3311 §5.2: one after the other.
             Phase::Up(up) if up.change.is_some() || up.answer.is_some() => {
                 return Err(Refusal::with(500, "Retry-After", &wait.to_string()));
@@ -239,6 +243,35 @@ impl Endpoint {
         if let Some(digit) = digit {
             self.tell(Event::Dtmf { call: key, digit });
         }
+        Ok(())
+    }
+
+    /// Of the subscription that a REFER of ours has made; we have no others.
+    fn on_notify(
+        &mut self,
+        now: Instant,
+        request: &Message<'_>,
+        key: CallKey,
+        transaction: SlotKey,
+    ) -> Result<(), Refusal> {
+        let word = |name| {
+            let value = request.header(name).unwrap_or_default();
+            value.split(';').next().unwrap_or_default().trim()
+        };
+        let is_ours = self.call(key).is_some_and(|call| call.referring);
+        if !is_ours || !word("Event").eq_ignore_ascii_case("refer") {
+            return Err(Refusal::new(481));
+        }
+        let is_over = word("Subscription-State").eq_ignore_ascii_case("terminated");
+        if let Some(call) = self.call(key).filter(|_| is_over) {
+            call.referring = false;
+        }
+        self.respond(now, transaction, 200, Extra::default(), None);
+        self.tell(Event::Referred {
+            call: key,
+            status: sipfrag::read(request.body),
+            is_over,
+        });
         Ok(())
     }
 

@@ -245,7 +245,7 @@ impl Endpoint {
         }
         match method {
             // They belong to a dialog.
-            "BYE" | "INFO" | "PRACK" | "UPDATE" => Err(Refusal::new(481)),
+            "BYE" | "INFO" | "PRACK" | "UPDATE" | "NOTIFY" => Err(Refusal::new(481)),
             _ => Ok(()),
         }
     }

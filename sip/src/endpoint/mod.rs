@@ -10,7 +10,7 @@
 //! Messages pass through their transaction first ([`incoming`] what others ask, [`client`] what we ask, in
 //! one [`attempt`] or more);
 //! what is news reaches a call or a subscription, which share their [`dialog`]; [`outgoing`] holds what
-//! the user of the endpoint may do.
+//! the user of the endpoint may do, [`changing`] how he changes a call that is up.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -34,6 +34,7 @@ mod abilities;
 mod answers;
 mod attempt;
 mod call;
+mod changing;
 mod client;
 mod dialog;
 mod event;

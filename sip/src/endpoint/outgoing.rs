@@ -57,16 +57,7 @@ impl std::error::Error for TooManyCalls {}
 impl Endpoint {
     /// Lets the caller hear ringing (180). `contact_user` is the user part of our Contact.
     pub fn ring(&mut self, now: Instant, key: CallKey, contact_user: &str) {
-        let Some(call) = self.call(key) else { return };
-        let Phase::Incoming { invite } = call.phase else {
-            return;
-        };
-        let flow = call.dialog.flow;
-        let contact = self.contact_value(contact_user, &flow);
-        if let Some(call) = self.call(key) {
-            call.dialog.contact = contact;
-        }
-        self.provisional(now, key, invite, 180);
+        self.progress(now, key, 180, contact_user);
     }
 
     /// Accepts an INVITE, re-INVITE or UPDATE with 200. `contact_user` is the user part of our Contact.
@@ -173,6 +164,8 @@ impl Endpoint {
                 self.end(key, Ended::LocalBye);
             }
             Phase::Up(_) => {
+                // An offer that nobody will answer any more.
+                self.acknowledge_offer(key, None);
                 self.end(key, Ended::LocalBye);
                 self.send_bye(now, key, reason);
             }
@@ -195,6 +188,7 @@ impl Endpoint {
         let Invitation {
             target,
             from,
+            from_display,
             contact_user,
             body,
             headers,
@@ -209,7 +203,7 @@ impl Endpoint {
         let dialog = Dialog {
             flow,
             call_id,
-            local: format!("<{from}>;tag={local_tag}"),
+            local: format!("{}<{from}>;tag={local_tag}", display_name(from_display)),
             remote: format!("<{target}>"),
             local_tag,
             remote_tag: None,
@@ -403,6 +397,21 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// A name in quotes, as it stands before an address (RFC 3261 §25.1).
+fn display_name(name: Option<String>) -> String {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return String::new();
+    };
+    let mut quoted = String::from("\"");
+    for character in name.chars().filter(|character| !character.is_control()) {
+        if matches!(character, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(character);
+    }
+    quoted + "\" "
 }
 
 fn extra(rejection: &Rejection) -> Extra {

@@ -227,7 +227,7 @@ impl Endpoint {
             (call.session, call.peer.update, call.dialog.contact.clone());
         let described = call.described.clone();
         let Some(up) = call.up() else { return };
-        if up.change.is_some() || up.answer.is_some() || up.refreshing {
+        if up.is_changing() {
             // Their change refreshes as well; should it fail, it is tried once more.
             return self.try_refresh_again(now, key, Duration::from_secs(2));
         }
@@ -281,7 +281,7 @@ impl Endpoint {
                     if let Ok(CSeq { number, method }) = response.cseq()
                         && method == "INVITE"
                     {
-                        self.acknowledge(transaction, key, number);
+                        self.acknowledge(transaction, key, number, None);
                     }
                     if was_refreshing {
                         self.session_answered(now, key, response);

@@ -242,6 +242,8 @@ impl Watched {
                     .refuse_request(now, request.key, &Rejection::new(403));
             }
             Event::Answered { .. }
+            | Event::Changed { .. }
+            | Event::Referred { .. }
             | Event::Resubscribed { .. }
             | Event::Unsubscribed { .. }
             | Event::SubscriptionLost { .. } => panic!("nobody asked: {text}"),

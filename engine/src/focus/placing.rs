@@ -1,0 +1,218 @@
+//! Callers who wait until the cluster has said where they go.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use sip::{CallKey, Invite, Rejection};
+
+use super::access::{Asking, Entry};
+use super::liaison::{Arrival, Report, Verdict};
+use super::marks::Marks;
+use super::{Focus, Means, RoomName, rejection};
+use crate::io::MediaIo;
+use crate::load::Asked;
+
+/// Callers who may wait at once; the next are refused.
+const WAITING_MAX: usize = 256;
+
+/// Who has heard nothing by then is refused: most callers ask again after a while, and no proxy has given up
+/// yet.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// Contacts in a 302. Each has its q value, the next a tenth lower.
+const CONTACTS_MAX: usize = 8;
+
+#[derive(Default)]
+pub(super) struct Placing {
+    waiting: HashMap<CallKey, Waiting>,
+    until: VecDeque<(Instant, CallKey)>,
+}
+
+/// One whose room has a place for him, and who may come in.
+struct Waiting {
+    invite: Invite,
+    entry: Entry,
+}
+
+impl Placing {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn calls(&self) -> impl Iterator<Item = &CallKey> {
+        self.waiting.keys()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.until.front().map(|(when, _)| *when)
+    }
+
+    fn take(&mut self, call: CallKey) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&call)?;
+        self.until.retain(|(_, waits)| *waits != call);
+        Some(waiting)
+    }
+}
+
+impl Focus {
+    /// Whether it is the cluster's to say where a caller goes. Who takes over or joins a call that is here
+    /// stays here.
+    pub(super) fn is_to_be_placed(&self, invite: &Invite) -> bool {
+        let is_bound = invite.replaces.is_some() || invite.join.is_some();
+        self.reports.is_on() && !is_bound && self.admission.asks_cluster()
+    }
+
+    /// Has a caller wait for the cluster's word.
+    ///
+    /// # Errors
+    /// He would not be taken on any server, or too many wait.
+    pub(super) fn ask_cluster<I: MediaIo>(
+        &mut self,
+        invite: Invite,
+        means: &mut Means<'_, I>,
+    ) -> Result<(), Rejection> {
+        let user = invite.room_user.as_deref();
+        // A room that is yet to be made is made where he goes.
+        let room = match user {
+            Some(RoomName::FACTORY) => RoomName::factory(),
+            user => self.room_asked_for(user)?,
+        };
+        let asked = Asked {
+            room: room.as_str(),
+            participants: self.participants(&room, user, None, means),
+            random: self.random.next_u64(),
+        };
+        self.admission.ask(&self.config, asked).map_err(rejection)?;
+        self.may_enter(&room)?;
+        if self.placing.waiting.len() >= WAITING_MAX {
+            return Err(rejection(self.admission.not_now(asked.random)));
+        }
+        let entry = self.entry(&invite, &room, means)?;
+        let call = invite.call;
+        let asked = Arrival {
+            participants: means.stage.taken(room.as_str()).unwrap_or(0),
+            hopped: Marks::of(&invite.request_uri).hopped,
+            from: invite.from_uri.clone(),
+            room,
+        };
+        self.placing.waiting.insert(call, Waiting { invite, entry });
+        self.placing.until.push_back((means.now + PATIENCE, call));
+        self.reports.push(Report::Asked { call, asked });
+        Ok(())
+    }
+
+    /// How a caller comes into a room.
+    ///
+    /// # Errors
+    /// He does not, or has to say first who he is.
+    pub(super) fn entry<I: MediaIo>(
+        &mut self,
+        invite: &Invite,
+        room: &RoomName,
+        means: &Means<'_, I>,
+    ) -> Result<Entry, Rejection> {
+        let address = invite.flow.peer.ip();
+        // Another server has asked him who he is.
+        if Marks::of(&invite.request_uri).relay.is_some() && self.is_peer(address) {
+            return Ok(Entry::Free);
+        }
+        let asking = Asking {
+            address,
+            authorization: &invite.authorization,
+            method: "INVITE",
+            uri: &invite.request_uri,
+            body: invite.body.as_ref().map_or(&[], |body| &body.content),
+        };
+        let room = room.as_str();
+        self.door.ask(means.wall, &self.config, room, asking)
+    }
+
+    /// Does what the cluster has said of a caller.
+    pub(super) fn on_placed<I: MediaIo>(
+        &mut self,
+        call: CallKey,
+        verdict: Verdict,
+        means: &mut Means<'_, I>,
+    ) {
+        let Some(Waiting { invite, entry }) = self.placing.take(call) else {
+            return;
+        };
+        match verdict {
+            Verdict::Accept => self.take_in(invite, Some(entry), means),
+            Verdict::Redirect { contacts } => {
+                let q = |index: usize| 1.0 - index as f32 / 10.0;
+                let contacts: Vec<(String, f32)> = contacts
+                    .into_iter()
+                    .take(CONTACTS_MAX)
+                    .enumerate()
+                    .map(|(index, uri)| (uri, q(index)))
+                    .collect();
+                if contacts.is_empty() {
+                    return self.turn_away(call, means);
+                }
+                means.meters.calls_redirected.add(1);
+                means.sip.redirect(means.now, call, &contacts);
+            }
+            Verdict::Relay { target } => {
+                means.meters.calls_redirected.add(1);
+                self.relay(invite, &entry, &target, means);
+            }
+            Verdict::Refuse {
+                status,
+                retry_after_s,
+            } => {
+                let status = if (400..700).contains(&status) {
+                    status
+                } else {
+                    503
+                };
+                let refused = Rejection::new(status).retry_after(retry_after_s);
+                means.meters.calls_rejected.add(1);
+                means.sip.reject(means.now, call, refused);
+            }
+        }
+    }
+
+    /// Nobody has a place for him now.
+    pub(super) fn turn_away<I: MediaIo>(&mut self, call: CallKey, means: &mut Means<'_, I>) {
+        let refused = rejection(self.admission.not_now(self.random.next_u64()));
+        means.meters.calls_rejected.add(1);
+        means.sip.reject(means.now, call, refused);
+    }
+
+    /// A caller who waits has hung up; says whether he did wait.
+    pub(super) fn withdraw(&mut self, call: CallKey) -> bool {
+        let waited = self.placing.take(call).is_some();
+        if waited {
+            self.reports.push(Report::Withdrawn { call });
+        }
+        waited
+    }
+
+    /// Gives up those who have waited for too long.
+    pub(super) fn give_up_waiting<I: MediaIo>(&mut self, means: &mut Means<'_, I>) {
+        while let Some((when, call)) = self.placing.until.front().copied() {
+            if when > means.now {
+                break;
+            }
+            if self.withdraw(call) {
+                self.turn_away(call, means);
+            }
+        }
+    }
+
+    /// Whether another server of the service may call from this address.
+    pub(super) fn is_peer(&self, address: std::net::IpAddr) -> bool {
+        let mut trusted = self.config.cluster.trusted.iter();
+        self.reports.is_on() && trusted.any(|network| network.contains(address))
+    }
+
+    /// # Errors
+    /// The room is locked.
+    pub(super) fn may_enter(&self, room: &RoomName) -> Result<(), Rejection> {
+        match self.elsewhere.is_locked(room) {
+            true => Err(Rejection::new(403).warning(399, "The conference is locked")),
+            false => Ok(()),
+        }
+    }
+}

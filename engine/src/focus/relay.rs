@@ -1,0 +1,205 @@
+//! Callers who are connected to another server by a leg of ours, where whoever is before us follows no 302.
+//!
+//! ```text
+//!   caller                      here                     other server
+//!     INVITE, offer ──────────>   INVITE, same offer ───────────>
+//!     <────────────────── 180     <────────────────── 180
+//!     <────────── 200, answer     <────────── 200, same answer
+//!     ACK ────────────────────>   ACK ──────────────────────────>
+//!     <══════════════════════ sound ════════════════════════════>
+//! ```
+//! The sound takes no part in it: each side learns the other's address from the descriptions, which go
+//! through unchanged. What either side does later (other terms, keys, BYE) is done to the other.
+
+use std::collections::HashMap;
+
+use sip::{Body, CallKey, Event, Invitation, Invite, Rejection};
+
+use super::access::Entry;
+use super::marks::Marks;
+use super::{Focus, Means};
+use crate::io::MediaIo;
+
+/// Callers connected elsewhere at once.
+const RELAYED_MAX: usize = 10_000;
+
+/// Keys by INFO, as most phones write them.
+const DTMF_RELAY: &str = "application/dtmf-relay";
+
+#[derive(Default)]
+pub(super) struct Relays {
+    /// Each leg by the other.
+    other: HashMap<CallKey, Leg>,
+}
+
+#[derive(Clone)]
+struct Leg {
+    other: CallKey,
+    /// User part of our Contact on this leg.
+    user: String,
+}
+
+impl Relays {
+    pub(super) fn len(&self) -> usize {
+        self.other.len() / 2
+    }
+
+    pub(super) fn calls(&self) -> impl Iterator<Item = &CallKey> {
+        self.other.keys()
+    }
+
+    fn tie(&mut self, caller: CallKey, callee: CallKey, user: &str) {
+        let leg = |other| Leg {
+            other,
+            user: user.to_owned(),
+        };
+        self.other.insert(caller, leg(callee));
+        self.other.insert(callee, leg(caller));
+    }
+
+    /// Unties both legs; gives the other.
+    fn untie(&mut self, call: CallKey) -> Option<Leg> {
+        let leg = self.other.remove(&call)?;
+        self.other.remove(&leg.other);
+        Some(leg)
+    }
+}
+
+impl Focus {
+    /// Connects a caller to another server.
+    pub(super) fn relay<I: MediaIo>(
+        &mut self,
+        invite: Invite,
+        entry: &Entry,
+        target: &str,
+        means: &mut Means<'_, I>,
+    ) {
+        let caller = invite.call;
+        // Who has a number to key in does that there.
+        let own = (*entry == Entry::Free).then_some(self.config.server.id);
+        let target = Marks::relay(target, own);
+        let flow = means.sip.flow_to(&target);
+        let flow = flow.filter(|_| self.relays.len() < RELAYED_MAX);
+        let user = invite.room_user.unwrap_or_default();
+        let invitation = Invitation {
+            target,
+            from: invite.from_uri,
+            from_display: invite.from_display,
+            contact_user: user.clone(),
+            body: invite.body,
+            headers: Vec::new(),
+            credentials: None,
+        };
+        let callee = flow.and_then(|flow| means.sip.invite(means.now, flow, invitation).ok());
+        match callee {
+            Some(callee) => self.relays.tie(caller, callee, &user),
+            None => self.turn_away(caller, means),
+        }
+    }
+
+    /// Does to the other leg what has happened on one; gives back what is not of a relayed call.
+    pub(super) fn pass_on<I: MediaIo>(
+        &mut self,
+        event: Event,
+        means: &mut Means<'_, I>,
+    ) -> Option<Event> {
+        if self.relays.other.is_empty() {
+            return Some(event);
+        }
+        let call = match &event {
+            Event::Reinvite { call, .. }
+            | Event::Established { call, .. }
+            | Event::Progress { call, .. }
+            | Event::Accepted { call, .. }
+            | Event::Redirected { call, .. }
+            | Event::Rejected { call, .. }
+            | Event::Changed { call, .. }
+            | Event::Ended { call, .. }
+            | Event::Dtmf { call, .. } => *call,
+            _ => return Some(event),
+        };
+        let Some(leg) = self.relays.other.get(&call).cloned() else {
+            return Some(event);
+        };
+        let (now, other) = (means.now, leg.other);
+        match event {
+            Event::Progress { status, .. } => means.sip.progress(now, other, status, &leg.user),
+            Event::Accepted { body, .. } => self.pass_success(&leg, body, means),
+            Event::Changed {
+                status: 200..300,
+                body,
+                ..
+            } => self.pass_success(&leg, body, means),
+            Event::Changed { status, .. } => means.sip.reject(now, other, refusal(status)),
+            // The answer to an offer that came over the other leg, if one did.
+            Event::Established { body, .. } => means.sip.acknowledge_offer(other, body.as_ref()),
+            Event::Reinvite { body, .. } => {
+                if !means.sip.reinvite(now, other, body.as_ref()) {
+                    means.sip.reject(now, call, Rejection::new(491));
+                }
+            }
+            Event::Dtmf { digit, .. } => {
+                let key = Body {
+                    content_type: DTMF_RELAY.to_owned(),
+                    content: format!("Signal={digit}\r\nDuration=160\r\n").into(),
+                };
+                means
+                    .sip
+                    .request_in_call(now, other, "INFO", &[], Some(&key));
+            }
+            Event::Rejected {
+                status,
+                retry_after_s,
+                ..
+            } => {
+                self.relays.untie(call);
+                means.meters.calls_rejected.add(1);
+                let refused = refusal(status);
+                let refused = match retry_after_s {
+                    Some(seconds) => refused.retry_after(seconds),
+                    None => refused,
+                };
+                means.sip.reject(now, other, refused);
+            }
+            // He was sent there because there is nowhere else.
+            Event::Redirected { .. } => {
+                self.relays.untie(call);
+                self.turn_away(other, means);
+            }
+            Event::Ended { .. } => {
+                self.relays.untie(call);
+                means.sip.bye(now, other, None);
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// The far end of a leg has taken an INVITE of ours: whoever sent it to us hears so.
+    fn pass_success<I: MediaIo>(
+        &mut self,
+        leg: &Leg,
+        body: Option<Body>,
+        means: &mut Means<'_, I>,
+    ) {
+        match body {
+            Some(body) => means.sip.accept(means.now, leg.other, &leg.user, body),
+            // No session can come of it.
+            None => {
+                self.relays.untie(leg.other);
+                means.sip.reject(means.now, leg.other, refusal(500));
+            }
+        }
+    }
+}
+
+/// A refusal of the far end, as the near one gets it. A challenge is not his to answer.
+fn refusal(status: u16) -> Rejection {
+    match status {
+        401 | 407 => Rejection::new(403),
+        300..400 => Rejection::new(503),
+        408 => Rejection::new(504),
+        400..700 => Rejection::new(status),
+        _ => Rejection::new(500),
+    }
+}
