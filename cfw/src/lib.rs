@@ -8,6 +8,7 @@
 
 pub mod channel;
 pub mod dist_conf;
+pub mod sdp;
 pub mod svr_id;
 
 pub use svr_id::SvrId;
