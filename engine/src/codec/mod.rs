@@ -8,6 +8,7 @@ use mixer_simd::Kernels;
 pub mod conceal;
 mod g711;
 mod l16;
+mod opus;
 pub mod playout;
 
 /// Samples per second at which rooms mix today, whatever a codec's RTP clock says.
@@ -20,6 +21,8 @@ pub enum Codec {
     Pcma,
     /// Samples as they are: between servers.
     L16,
+    /// Narrowband, as long as rooms are: between servers.
+    Opus,
 }
 
 impl Codec {
@@ -27,10 +30,10 @@ impl Codec {
     pub const ALL: [Self; 2] = [Self::Pcmu, Self::Pcma];
 
     /// What servers can send each other.
-    pub const TRUNK: [Self; 1] = [Self::L16];
+    pub const TRUNK: [Self; 2] = [Self::L16, Self::Opus];
 
     /// All there are, in the order of [`index`](Self::index).
-    pub const EVERY: [Self; 3] = [Self::Pcmu, Self::Pcma, Self::L16];
+    pub const EVERY: [Self; 4] = [Self::Pcmu, Self::Pcma, Self::L16, Self::Opus];
 
     /// Entries of a table with one for each codec.
     pub const COUNT: usize = Self::EVERY.len();
@@ -40,12 +43,13 @@ impl Codec {
         self as usize
     }
 
-    /// Encoding name of RFC 3551 §6.
+    /// Encoding name of RFC 3551 §6 and RFC 7587 §7.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
             Self::L16 => "L16",
+            Self::Opus => "opus",
         }
     }
 
@@ -53,6 +57,8 @@ impl Codec {
     pub const fn clock_rate(self) -> u32 {
         match self {
             Self::Pcmu | Self::Pcma | Self::L16 => 8_000,
+            // Whatever it samples (RFC 7587 §4.1).
+            Self::Opus => 48_000,
         }
     }
 
@@ -60,6 +66,8 @@ impl Codec {
     pub const fn channels(self) -> u8 {
         match self {
             Self::Pcmu | Self::Pcma | Self::L16 => 1,
+            // However many there are (RFC 7587 §7).
+            Self::Opus => 2,
         }
     }
 
@@ -68,7 +76,7 @@ impl Codec {
         match self {
             Self::Pcmu => Some(0),
             Self::Pcma => Some(8),
-            Self::L16 => None,
+            Self::L16 | Self::Opus => None,
         }
     }
 
@@ -78,6 +86,7 @@ impl Codec {
             Self::Pcmu => 0,
             Self::Pcma => 8,
             Self::L16 => 96,
+            Self::Opus => 97,
         }
     }
 
@@ -98,6 +107,7 @@ impl Codec {
             Self::Pcmu => Box::new(g711::Ulaw(kernels)),
             Self::Pcma => Box::new(g711::Alaw(kernels)),
             Self::L16 => Box::new(l16::L16),
+            Self::Opus => Box::new(opus::OpusEncoder::default()),
         }
     }
 
@@ -106,6 +116,7 @@ impl Codec {
             Self::Pcmu => Box::new(g711::Ulaw(kernels)),
             Self::Pcma => Box::new(g711::Alaw(kernels)),
             Self::L16 => Box::new(l16::L16),
+            Self::Opus => Box::new(opus::OpusDecoder::new()),
         }
     }
 }
