@@ -8,6 +8,7 @@ use sip::{Body, CallKey, Invite, Named, Rejection};
 
 use super::access::Entry;
 use super::call::{Call, Gate, PIN_TIME, Phase};
+use super::marks::Marks;
 use super::{
     Focus, Means, RoomName, body, described_anew, log_no_seat, negotiate, not_acceptable, parse,
     reachable, rejection, remote, set_ports,
@@ -25,6 +26,9 @@ struct Destination {
 
 impl Focus {
     pub(super) fn on_invite<I: MediaIo>(&mut self, invite: Invite, means: &mut Means<'_, I>) {
+        if let Some(peer) = Marks::of(&invite.request_uri).trunk {
+            return self.on_trunk_invite(&invite, peer, means);
+        }
         means.meters.calls_total.add(1);
         if !self.is_to_be_placed(&invite) {
             return self.take_in(invite, None, means);

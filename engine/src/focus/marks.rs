@@ -39,6 +39,11 @@ impl Marks {
         marks
     }
 
+    /// The URI by which the focus of a conference calls its peer on another server.
+    pub(super) fn trunk(uri: &str, own: SvrId) -> String {
+        format!("{uri};{TRUNK}={own}")
+    }
+
     /// The URI by which a caller is connected to another server. `own` says that he has been let in.
     pub(super) fn relay(uri: &str, own: Option<SvrId>) -> String {
         let hop = match Self::of(uri).hopped {
@@ -91,6 +96,7 @@ mod tests {
     fn what_is_written_is_read() {
         let own = "srv-a".parse().unwrap();
         let uri = "sip:lobby@192.0.2.1:5060";
+        assert_eq!(Marks::of(&Marks::trunk(uri, own)).trunk, Some(own));
         for target in [uri.to_owned(), format!("{uri};crt-hop=1")] {
             let marks = Marks::of(&Marks::relay(&target, Some(own)));
             assert!(marks.hopped && marks.relay == Some(own), "{target}");

@@ -41,6 +41,7 @@ mod relay;
 mod reports;
 mod requests;
 mod roster;
+mod trunks;
 
 pub use access::Access;
 use access::Door;
@@ -54,6 +55,7 @@ use placing::Placing;
 use relay::Relays;
 use reports::Reports;
 use roster::Rosters;
+use trunks::Trunks;
 
 const SDP: &str = "application/sdp";
 
@@ -88,6 +90,7 @@ pub struct Focus {
     placing: Placing,
     errands: Errands,
     relays: Relays,
+    trunks: Trunks,
     lookups: Lookups,
 }
 
@@ -110,6 +113,7 @@ impl Focus {
             placing: Placing::default(),
             errands: Errands::default(),
             relays: Relays::default(),
+            trunks: Trunks::default(),
             lookups: Lookups::default(),
         }
     }
@@ -120,11 +124,12 @@ impl Focus {
     }
 
     pub fn calls(&self) -> usize {
-        self.calls.len() + self.placing.len() + self.relays.len()
+        self.calls.len() + self.placing.len() + self.relays.len() + self.trunks.len()
     }
 
     pub fn handle_event<I: MediaIo>(&mut self, event: Event, means: &mut Means<'_, I>) {
-        let Some(event) = self.pass_on(event, means) else {
+        let passed = self.pass_on(event, means);
+        let Some(event) = passed.and_then(|event| self.on_trunk_event(event, means)) else {
             return;
         };
         match event {
@@ -141,7 +146,7 @@ impl Focus {
             Event::Rejected { call, status, .. } => self.on_rejected(call, status, means),
             Event::Resubscribed { subscription } => self.on_resubscribed(subscription, means),
             Event::Unsubscribed { subscription, .. } => self.on_unsubscribed(subscription, means),
-            Event::SubscriptionLost { subscription } => self.rosters.forget(subscription),
+            Event::SubscriptionLost { subscription } => self.forget_subscription(subscription),
             // Of texts that were relayed: whoever did not get one has hung up or said so to his user.
             Event::Answered { request, status } => self.on_refer_answered(request, status),
             // Only relayed calls are changed by us.
@@ -218,6 +223,7 @@ impl Focus {
 
     pub fn end_all<I: MediaIo>(&mut self, reason: &str, means: &mut Means<'_, I>) {
         let others = self.placing.calls().chain(self.relays.calls());
+        let others = others.chain(self.trunks.calls());
         for &call in self.calls.keys().chain(others) {
             means.sip.bye(means.now, call, Some(reason));
         }
@@ -234,6 +240,9 @@ impl Focus {
             // Nobody has answered, and nobody will: taken back.
             let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
             self.tell_referrer(referral, 487, true, means);
+            if means.stage.taken(call.room.as_str()).is_none() {
+                self.close_trunks_of(&call.room, means);
+            }
             self.reports.tell_of_leaving(key);
             self.tell_roster_of_leaving(key, &call, means);
         }

@@ -24,7 +24,10 @@ impl Focus {
                 target,
             } => self.send_elsewhere(room, endpoint, &target, means),
             Order::TakeOver { room, user, reach } => self.take_over(room, user, &reach, means),
-            other => tracing::debug!(?other, "order passed over"),
+            Order::OpenTrunk { room, peer, target } => {
+                self.open_trunk(room, peer, target, means);
+            }
+            Order::CloseTrunk { room, peer } => self.close_trunk(&room, peer, means),
         }
     }
 

@@ -14,6 +14,7 @@ use sip::conference_info::{
 use sip::{CallKey, RequestKey, SubscriptionKey};
 
 use super::call::{Call, Phase};
+use super::liaison::Report;
 use super::{Focus, Means, RoomName};
 use crate::io::MediaIo;
 use crate::room::Leg;
@@ -59,17 +60,16 @@ impl Rosters {
         self.next = Some(self.next.map_or(when, |next| next.min(when)));
     }
 
-    /// A subscription is no more.
-    pub(super) fn forget(&mut self, subscription: SubscriptionKey) {
-        let Some(room) = self.room_of.remove(&subscription) else {
-            return;
-        };
-        if let Some(watched) = self.rooms.get_mut(&room) {
-            watched.subscribers.remove(&subscription);
-            if watched.subscribers.is_empty() {
-                self.rooms.remove(&room);
-            }
+    /// A subscription is no more; gives the room that nobody subscribes to since then.
+    fn forget(&mut self, subscription: SubscriptionKey) -> Option<RoomName> {
+        let room = self.room_of.remove(&subscription)?;
+        let watched = self.rooms.get_mut(&room)?;
+        watched.subscribers.remove(&subscription);
+        if !watched.subscribers.is_empty() {
+            return None;
         }
+        self.rooms.remove(&room);
+        Some(room)
     }
 }
 
@@ -97,6 +97,7 @@ impl Focus {
         if !self.rosters.rooms.contains_key(room) {
             let watched = self.watch(room, means);
             self.rosters.rooms.insert(room.clone(), watched);
+            self.tell_whether_watched(room.clone(), true);
         }
         self.rosters.room_of.insert(subscription, room.clone());
         let Some(watched) = self.rosters.rooms.get_mut(room) else {
@@ -107,7 +108,7 @@ impl Focus {
         watched.subscribers.insert(subscription, subscriber);
         if expires_s == 0 {
             // A look, no subscription (RFC 6665 §4.4.3).
-            self.rosters.forget(subscription);
+            self.forget_subscription(subscription);
             means
                 .sip
                 .end_subscription(means.now, subscription, "timeout", document);
@@ -218,6 +219,7 @@ impl Focus {
                     .sip
                     .end_subscription(means.now, subscription, "noresource", document);
             }
+            self.tell_whether_watched(room.clone(), false);
             return;
         }
         self.rosters.rooms.insert(room.clone(), watched);
@@ -315,10 +317,20 @@ impl Focus {
         means: &mut Means<'_, I>,
     ) {
         let document = self.whole(subscription, means.now);
-        self.rosters.forget(subscription);
+        self.forget_subscription(subscription);
         means
             .sip
             .end_subscription(means.now, subscription, "timeout", document);
+    }
+
+    pub(super) fn forget_subscription(&mut self, subscription: SubscriptionKey) {
+        if let Some(room) = self.rosters.forget(subscription) {
+            self.tell_whether_watched(room, false);
+        }
+    }
+
+    fn tell_whether_watched(&mut self, room: RoomName, watched: bool) {
+        self.reports.push(Report::Watched { room, watched });
     }
 
     fn whole(&mut self, subscription: SubscriptionKey, now: Instant) -> Option<sip::Body> {

@@ -328,6 +328,12 @@ impl Endpoint {
         }
     }
 
+    /// The way on which a call's requests go to its peer.
+    pub fn flow_of(&self, key: CallKey) -> Option<Flow> {
+        let call = self.calls.get(key.slot as usize)?;
+        (call.generation == key.generation).then_some(call.dialog.flow)
+    }
+
     /// The far end of a call and the names of its dialog; of a call of ours that is not answered, what is
     /// known of it so far.
     pub fn peer_of(&self, key: CallKey) -> Option<Peer> {
