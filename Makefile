@@ -3,9 +3,10 @@
 
 SECONDS ?= 60
 TARGET ?= 127.0.0.1:5060
+SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help build run call test sipp bench kernel-times kernels flamegraph fuzz lint
+.PHONY: help build run call test sim sipp bench kernel-times kernels flamegraph fuzz lint
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ call: build  ## call the running server with a tone for ten seconds
 test:  ## every test, end to end with SIPp, baresip, linphone and Kamailio too
 	@perf/setup.sh sipp baresip linphonec kamailio kill
 	cargo test --workspace
+
+sim:  ## the whole service in virtual time, SEEDS=2000 of them; PLENUM_SIM_SEED=1 replays one
+	PLENUM_SIM_SEEDS=$(SEEDS) cargo test -p engine --lib sim:: -- --nocapture
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	@perf/setup.sh sipp

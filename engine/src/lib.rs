@@ -27,6 +27,8 @@ pub mod random;
 pub mod room;
 pub mod serve;
 pub mod shard;
+#[cfg(test)]
+mod sim;
 pub mod top;
 pub mod trace;
 pub mod users;
