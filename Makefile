@@ -25,7 +25,7 @@ call: build  ## call the running server with a tone for ten seconds
 	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
 
 test:  ## every test, end to end with SIPp, baresip, linphone and Kamailio too
-	@perf/setup.sh sipp baresip linphonec kamailio kill
+	@perf/setup.sh sipp baresip linphonec kamailio kill xmllint ip
 	cargo test --workspace
 
 sim:  ## the whole service in virtual time, SEEDS=2000 of them; PLENUM_SIM_SEED=1 replays one

@@ -15,6 +15,8 @@ package_of() {
         kamailio) echo kamailio ;;
         c++) echo g++ ;;
         kill) echo procps ;;
+        xmllint) echo libxml2-utils ;;
+        ip) echo iproute2 ;;
         curl) echo curl ;;
         janus) echo janus ;;
         valgrind) echo valgrind ;;

@@ -77,6 +77,11 @@ pub enum Way {
 }
 
 impl Message {
+    /// One that came in a datagram.
+    pub fn parse_from(text: &str, from: SocketAddr) -> Self {
+        Self::parse(text, Way::Udp(from))
+    }
+
     fn parse(text: &str, way: Way) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").expect("an empty line");
         let mut lines = head.split("\r\n");

@@ -3,13 +3,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod baresip;
+pub mod cluster;
 pub mod kamailio;
 pub mod linphone;
 pub mod program;
 pub mod registrar;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -51,6 +52,15 @@ impl Server {
         Self::launch(Some(alone), sip, listen, sets)
     }
 
+    /// In a network namespace, on an address of its own there.
+    pub fn start_in(namespace: &str, sip: SocketAddr, sets: &[&str], first: Option<&Self>) -> Self {
+        let alone = || ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = first.is_none().then(alone);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, PLENUM]);
+        Self::launch_by(&mut command, alone, sip, &format!("udp:{sip},tcp:{sip}"), sets)
+    }
+
     /// One more beside `self`, for a test of several servers.
     pub fn start_beside(&self, sets: &[&str]) -> Self {
         let sip: SocketAddr = ([127, 0, 0, 1], free_port()).into();
@@ -68,16 +78,31 @@ impl Server {
         listen: &str,
         sets: &[&str],
     ) -> Self {
-        let http = free_port();
+        Self::launch_by(&mut Command::new(PLENUM), alone, sip, listen, sets)
+    }
+
+    /// By `command`, which runs plenum with the arguments added to it, in the network that has `sip`.
+    fn launch_by(
+        command: &mut Command,
+        alone: Option<MutexGuard<'static, ()>>,
+        sip: SocketAddr,
+        listen: &str,
+        sets: &[&str],
+    ) -> Self {
+        let host = match sip.ip() {
+            ip if ip.is_loopback() => IpAddr::from([127, 0, 0, 1]),
+            ip => ip,
+        };
+        let http = SocketAddr::new(host, free_port());
         let (low, high) = rtp_ports();
         let mut all = vec![
             format!("sip.listen={listen}"),
-            format!("http.listen=127.0.0.1:{http}"),
+            format!("http.listen={http}"),
             format!("rtp.ports={low}-{high}"),
         ];
         all.extend(sets.iter().map(|&set| set.to_owned()));
-        let log = scratch(&format!("server-{}.log", sip.port()));
-        let mut command = Command::new(PLENUM);
+        let name: String = sip.to_string().replace([':', '[', ']'], "-");
+        let log = scratch(&format!("server-{name}.log"));
         command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command.arg("serve");
         for set in &all {
@@ -99,7 +124,7 @@ impl Server {
             _alone: alone,
             child,
             sip,
-            http: ([127, 0, 0, 1], http).into(),
+            http,
             log,
         };
         let addresses = format!(" ready sip={} http=http://{}\n", server.sip, server.http);
