@@ -7,9 +7,11 @@ use clap::{Parser, Subcommand};
 
 mod calls;
 mod capacity;
+mod child;
 mod flood;
 mod lateness;
 mod limit;
+mod paper;
 mod peers;
 mod process;
 mod rooms;
@@ -33,6 +35,8 @@ enum Command {
     Capacity(capacity::Options),
     /// Send hostile datagrams to a SIP port while others are measured
     Flood(flood::Options),
+    /// A conference paper's experiment: one server for all users, against a service that grows
+    Paper(paper::Options),
     /// The same rooms against Plenum, Janus and SIP servers that run already
     Peers(peers::Options),
     /// What this machine's kernel can do on one core: the denominator
@@ -62,6 +66,11 @@ fn main() -> ExitCode {
             limit::run(&options),
             limit::Report::holds,
             limit::Report::to_json,
+        ),
+        Command::Paper(options) => finish(
+            paper::run(&options),
+            paper::Report::holds,
+            paper::Report::to_json,
         ),
         Command::Peers(options) => finish(
             peers::run(&options),

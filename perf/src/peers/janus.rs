@@ -1,7 +1,7 @@
 //! Janus as a contender: rooms of its AudioBridge, joined over its HTTP API by plain RTP participants.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
 
-use super::child::{Server, free_port};
+use crate::child::{Server, free_port};
 use crate::rooms::{Seat, Signalling, Stream};
 
 const PLUGIN: &str = "janus.plugin.audiobridge";
@@ -41,7 +41,7 @@ impl Drop for Folder {
 
 impl Janus {
     pub(super) fn start(binary: &Path, core: usize) -> Result<Self, String> {
-        let http = free_port()?;
+        let http = free_port(Ipv4Addr::LOCALHOST.into())?;
         let folder = std::env::temp_dir().join(format!("plenum-perf-janus-{}", std::process::id()));
         let folder = configure(folder, http.port())
             .map_err(|error| format!("its configuration cannot be written: {error}"))?;

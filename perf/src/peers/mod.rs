@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::rooms::{self, RoomsError, Signalling, SipCallers};
 
-mod child;
 mod janus;
 mod plenum;
 

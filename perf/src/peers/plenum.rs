@@ -1,10 +1,10 @@
 //! Plenum as a contender: at its defaults, but for ports, one core, and no limit of load of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::child::{Server, free_port};
+use crate::child::{Server, free_port};
 
 pub(super) struct Plenum {
     server: Server,
@@ -13,7 +13,8 @@ pub(super) struct Plenum {
 
 impl Plenum {
     pub(super) fn start(binary: &Path, core: usize) -> Result<Self, String> {
-        let (sip, http) = (free_port()?, free_port()?);
+        let here = Ipv4Addr::LOCALHOST.into();
+        let (sip, http) = (free_port(here)?, free_port(here)?);
         let sets = [
             format!("sip.listen=udp:{sip}"),
             format!("http.listen={http}"),

@@ -7,6 +7,7 @@ use engine::io::SocketId;
 
 use super::RATE;
 use super::listener::Listener;
+use super::media::Place;
 use super::signalling::Stream;
 
 /// A listener who gets nothing for this long is starved.
@@ -14,21 +15,23 @@ const STARVED: Duration = Duration::from_millis(100);
 
 /// What one caller counted while measuring.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) received: u64,
-    pub(super) lost: u64,
+pub(crate) struct Counts {
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
     /// Packets that came more than a packet's duration after their time.
     pub(super) late: u64,
-    pub(super) starved: u64,
+    pub(crate) starved: u64,
     /// Interarrival jitter in µs (RFC 3550 A.8).
     pub(super) jitter_us: f64,
 }
 
 /// Small, for there are thousands and each is touched a hundred times a second; whoever listens
 /// closely has that elsewhere.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub(super) room: usize,
     pub(super) talker: Option<usize>,
+    /// The server he is on, where there are several.
+    pub(super) home: usize,
     pub(super) socket: SocketId,
     pub(super) stream: Stream,
     ptime: Duration,
@@ -43,16 +46,16 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(
-        room: usize,
-        talker: Option<usize>,
+        place: Place,
         socket: SocketId,
         stream: Stream,
         ptime: Duration,
         random: u64,
     ) -> Self {
         Self {
-            room,
-            talker,
+            room: place.room,
+            talker: place.talker,
+            home: place.home,
             socket,
             stream,
             ptime,
@@ -66,7 +69,7 @@ impl Caller {
         }
     }
 
-    pub(super) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
@@ -137,7 +140,12 @@ mod tests {
             payload_type: 0,
         };
         let ptime = Duration::from_millis(20);
-        let mut caller = Caller::new(0, None, socket, stream, ptime, u64::from(u16::MAX));
+        let place = Place {
+            room: 0,
+            talker: None,
+            home: 0,
+        };
+        let mut caller = Caller::new(place, socket, stream, ptime, u64::from(u16::MAX));
         caller.begin_measuring();
         caller
     }

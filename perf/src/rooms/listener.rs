@@ -22,16 +22,35 @@ const ECHO: f64 = 0.1;
 const ARRIVED: f64 = 0.25;
 
 /// What all listeners learn together: delays, and the bursts under way.
-pub(super) struct Heard {
+pub(crate) struct Heard {
     talkers: Vec<Pitches>,
     amplitude: f64,
-    /// By room, then talker: number and start of the latest burst.
-    bursts: Vec<[Option<(u64, Instant)>; tone::TALKERS_MAX]>,
-    pub(super) delays_us: Histogram<u64>,
+    /// By room, then talker: the latest burst.
+    bursts: Vec<[Option<Burst>; tone::TALKERS_MAX]>,
+    /// From talkers to listeners on the same server.
+    pub(crate) delays_us: Histogram<u64>,
+    /// From talkers to listeners on another server.
+    pub(crate) far_delays_us: Histogram<u64>,
     /// Packets in which a talker of the room was missing.
-    pub(super) missing: u64,
+    pub(crate) missing: u64,
     /// Packets in which a listener heard himself.
-    pub(super) echoes: u64,
+    pub(crate) echoes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Burst {
+    number: u64,
+    since: Instant,
+    /// The server it was sent to.
+    home: usize,
+}
+
+/// Who listens: a member of a room, who himself may be a talker, on a server.
+#[derive(Clone, Copy)]
+pub(super) struct Ear {
+    pub(super) room: usize,
+    pub(super) himself: Option<usize>,
+    pub(super) home: usize,
 }
 
 struct Pitches {
@@ -49,20 +68,43 @@ impl Heard {
             talkers: (0..talkers).map(pitches).collect(),
             amplitude: tone::amplitude(talkers.max(1)),
             bursts: vec![[None; tone::TALKERS_MAX]; rooms],
-            delays_us: Histogram::new_with_bounds(1, DELAY_US_MAX, 3)
-                .expect("bounds and precision are valid"),
+            delays_us: delays(),
+            far_delays_us: delays(),
             missing: 0,
             echoes: 0,
         }
     }
 
+    /// Forgets all that was measured.
+    pub(crate) fn clear(&mut self) {
+        self.delays_us.reset();
+        self.far_delays_us.reset();
+        self.missing = 0;
+        self.echoes = 0;
+    }
+
     /// A packet of a talker's burst leaves; the first one begins it.
-    pub(super) fn bursting(&mut self, now: Instant, room: usize, talker: usize, number: u64) {
+    pub(super) fn bursting(
+        &mut self,
+        now: Instant,
+        room: usize,
+        talker: usize,
+        home: usize,
+        number: u64,
+    ) {
         let burst = &mut self.bursts[room][talker];
-        if burst.is_none_or(|(known, _)| known != number) {
-            *burst = Some((number, now));
+        if burst.is_none_or(|burst| burst.number != number) {
+            *burst = Some(Burst {
+                number,
+                since: now,
+                home,
+            });
         }
     }
+}
+
+fn delays() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, DELAY_US_MAX, 3).expect("bounds and precision are valid")
 }
 
 pub(super) struct Listener {
@@ -81,16 +123,20 @@ impl Listener {
         }
     }
 
-    /// Looks into a packet that came to a member of `room`, who himself may be a talker.
+    /// Looks into a packet that came.
     pub(super) fn listen(
         &mut self,
         now: Instant,
         payload: &[u8],
-        room: usize,
-        himself: Option<usize>,
+        ear: Ear,
         counting: bool,
         heard: &mut Heard,
     ) {
+        let Ear {
+            room,
+            himself,
+            home,
+        } = ear;
         self.pcm.clear();
         self.decoder.decode(payload, &mut self.pcm);
         let Heard {
@@ -98,6 +144,7 @@ impl Listener {
             amplitude,
             bursts,
             delays_us,
+            far_delays_us,
             missing,
             echoes,
         } = heard;
@@ -111,15 +158,19 @@ impl Listener {
             }
             somebody_missing |= tone + burst < PRESENT * *amplitude;
             if burst > ARRIVED * *amplitude
-                && let Some((number, since)) = bursts[room][talker]
-                && number != self.seen[talker]
+                && let Some(burst) = bursts[room][talker]
+                && burst.number != self.seen[talker]
             {
                 // The first burst of a listener may have begun before he was there.
                 if self.seen[talker] != 0 && counting {
-                    let delay = now.saturating_duration_since(since);
+                    let delay = now.saturating_duration_since(burst.since);
+                    let delays_us = match burst.home == home {
+                        true => &mut *delays_us,
+                        false => &mut *far_delays_us,
+                    };
                     delays_us.saturating_record(delay.as_micros() as u64);
                 }
-                self.seen[talker] = number;
+                self.seen[talker] = burst.number;
             }
         }
         *missing += u64::from(counting && somebody_missing);

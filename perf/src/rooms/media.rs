@@ -18,9 +18,9 @@ use engine::random::Random;
 use mixer_simd::Kernels;
 
 use super::caller::Caller;
-use super::listener::{Heard, Listener};
+use super::listener::{Ear, Heard, Listener};
 use super::signalling::Stream;
-use super::{BURST, BURST_EVERY, Options, RATE, Silence, tone};
+use super::{BURST, BURST_EVERY, Options, RATE, Scene, Silence, tone};
 
 /// Short against anything measured here.
 const TURN: Duration = Duration::from_micros(500);
@@ -28,8 +28,10 @@ const TURN: Duration = Duration::from_micros(500);
 /// Callers due at the same time.
 const SLOT: Duration = Duration::from_millis(1);
 
-pub(super) struct Media {
+pub(crate) struct Media {
     io: BatchIo,
+    /// Sockets that callers share, and their addresses.
+    sockets: Vec<(SocketId, SocketAddr)>,
     callers: Vec<Caller>,
     /// By place of the socket, and where the packet comes from.
     by_sender: Vec<HashMap<SocketAddr, usize>>,
@@ -38,11 +40,23 @@ pub(super) struct Media {
     done: u64,
     start: Instant,
     payloads: Payloads,
-    pub(super) heard: Heard,
-    silence: Silence,
+    pub(crate) heard: Heard,
+    scene: Scene,
+    kernels: Kernels,
+    random: Random,
     /// Longest time between two turns while measuring.
-    pub(super) gap_max: Duration,
+    pub(crate) gap_max: Duration,
     turned: Instant,
+}
+
+/// Where a caller is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) room: usize,
+    /// His place among the talkers of the room, if he talks.
+    pub(crate) talker: Option<usize>,
+    /// The server he is on, where there are several.
+    pub(crate) home: usize,
 }
 
 /// The payloads there are; all callers of a kind send the same.
@@ -53,86 +67,108 @@ struct Payloads {
 }
 
 /// The sockets the callers will share.
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     io: BatchIo,
-    ids: Vec<SocketId>,
-    addresses: Vec<SocketAddr>,
+    sockets: Vec<(SocketId, SocketAddr)>,
 }
 
 impl Sockets {
-    pub(super) fn open(count: usize) -> io::Result<Self> {
+    pub(crate) fn open(count: usize) -> io::Result<Self> {
         let mut io = BatchIo::new()?;
-        let mut ids = Vec::new();
-        let mut addresses = Vec::new();
+        let mut sockets = Vec::new();
         for place in 0..count {
             let here = SocketAddr::from(([127, 0, 0, 1], 0));
             let id = io.open(here, Token(place as u64))?;
-            ids.push(id);
-            addresses.push(io.local_address(id)?);
+            sockets.push((id, io.local_address(id)?));
         }
-        Ok(Self { io, ids, addresses })
+        Ok(Self { io, sockets })
     }
 
     /// The address of the caller at `index`.
-    pub(super) fn address(&self, index: usize) -> SocketAddr {
-        self.addresses[index % self.addresses.len()]
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.sockets[index % self.sockets.len()].1
     }
 }
 
 impl Media {
-    /// `streams` are those of the callers, room by room.
-    pub(super) fn new(
+    /// Without callers so far, in at most so many rooms.
+    pub(crate) fn new(sockets: Sockets, scene: &Scene, rooms: usize) -> Self {
+        let kernels = Kernels::detect();
+        let ptime = Duration::from_millis(scene.ptime.into());
+        let slots = (ptime.as_millis() / SLOT.as_millis()) as usize;
+        let now = Instant::now();
+        Self {
+            io: sockets.io,
+            callers: Vec::new(),
+            by_sender: vec![HashMap::new(); sockets.sockets.len()],
+            sockets: sockets.sockets,
+            slots: vec![Vec::new(); slots],
+            done: 0,
+            start: now,
+            payloads: Payloads::new(scene, kernels),
+            heard: Heard::new(scene.talkers, rooms),
+            scene: scene.clone(),
+            kernels,
+            random: Random::from_entropy(),
+            gap_max: Duration::ZERO,
+            turned: now,
+        }
+    }
+
+    /// With callers in all rooms; `streams` are theirs, room by room.
+    pub(super) fn full(
         sockets: Sockets,
         streams: &[Stream],
         options: &Options,
     ) -> Result<Self, String> {
-        let kernels = Kernels::detect();
-        let mut random = Random::from_entropy();
-        let ptime = Duration::from_millis(options.ptime.into());
-        let slots = (ptime.as_millis() / SLOT.as_millis()) as usize;
-        let mut by_sender = vec![HashMap::new(); sockets.ids.len()];
-        let mut due = vec![Vec::new(); slots];
-        let mut callers = Vec::with_capacity(streams.len());
+        let mut media = Self::new(sockets, options, options.rooms);
         let listeners = options.listeners.min(streams.len()).max(1);
         for (index, &stream) in streams.iter().enumerate() {
-            let place = index % options.participants;
-            let talker = (place < options.talkers).then_some(place);
-            let socket = index % sockets.ids.len();
-            if by_sender[socket].insert(stream.remote, index).is_some() {
-                return Err(format!(
-                    "the server has two callers of one address at its {}: use more --sockets",
-                    stream.remote
-                ));
-            }
-            let mut caller = Caller::new(
-                index / options.participants,
-                talker,
-                sockets.ids[socket],
-                stream,
-                ptime,
-                random.next_u64(),
-            );
+            let seat = index % options.participants;
+            let place = Place {
+                room: index / options.participants,
+                talker: (seat < options.talkers).then_some(seat),
+                home: 0,
+            };
             // Spread over all rooms, so that of each some listen.
-            if index * listeners / streams.len() != (index + 1) * listeners / streams.len() {
-                caller.listener = Some(Box::new(Listener::new(options.codec, kernels)));
-            }
-            due[random.next_u64() as usize % slots].push(index);
-            callers.push(caller);
+            let listens =
+                index * listeners / streams.len() != (index + 1) * listeners / streams.len();
+            media.add(index, place, stream, listens)?;
         }
-        let now = Instant::now();
-        Ok(Self {
-            io: sockets.io,
-            callers,
-            by_sender,
-            slots: due,
-            done: 0,
-            start: now,
-            payloads: Payloads::new(options, kernels),
-            heard: Heard::new(options.talkers, options.rooms),
-            silence: options.silence,
-            gap_max: Duration::ZERO,
-            turned: now,
-        })
+        Ok(media)
+    }
+
+    /// A caller whose seat had the address of this index begins to send; returns his place among
+    /// [`callers`](Self::callers).
+    pub(crate) fn add(
+        &mut self,
+        index: usize,
+        place: Place,
+        stream: Stream,
+        listens: bool,
+    ) -> Result<usize, String> {
+        let socket = index % self.sockets.len();
+        let caller = self.callers.len();
+        if self.by_sender[socket]
+            .insert(stream.remote, caller)
+            .is_some()
+        {
+            return Err(format!(
+                "the server has two callers of one address at its {}: use more --sockets",
+                stream.remote
+            ));
+        }
+        let ptime = Duration::from_millis(self.scene.ptime.into());
+        let (id, _) = self.sockets[socket];
+        let mut new = Caller::new(place, id, stream, ptime, self.random.next_u64());
+        if listens {
+            let listener = Listener::new(self.scene.codec, self.kernels);
+            new.listener = Some(Box::new(listener));
+        }
+        let slots = self.slots.len();
+        self.slots[self.random.next_u64() as usize % slots].push(caller);
+        self.callers.push(new);
+        Ok(caller)
     }
 
     /// Throws away what came while everybody was joining, so that nobody is measured by it.
@@ -146,21 +182,21 @@ impl Media {
         }
     }
 
-    pub(super) fn callers(&self) -> &[Caller] {
+    pub(crate) fn callers(&self) -> &[Caller] {
         &self.callers
     }
 
-    pub(super) fn begin_measuring(&mut self) {
+    pub(crate) fn begin_measuring(&mut self) {
         self.callers.iter_mut().for_each(Caller::begin_measuring);
         self.gap_max = Duration::ZERO;
     }
 
-    pub(super) fn end_measuring(&mut self) {
+    pub(crate) fn end_measuring(&mut self) {
         self.callers.iter_mut().for_each(Caller::end_measuring);
     }
 
     /// Takes in what came, sends what is due, and rests for what is left of a turn.
-    pub(super) fn turn(&mut self) -> io::Result<()> {
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
         let now = Instant::now();
         self.gap_max = self.gap_max.max(now - self.turned);
         self.turned = now;
@@ -197,9 +233,14 @@ impl Media {
             };
             let caller = &mut callers[index];
             caller.count(now, packet.sequence);
-            let (room, talker, counting) = (caller.room, caller.talker, caller.counting());
+            let counting = caller.counting();
+            let ear = Ear {
+                room: caller.room,
+                himself: caller.talker,
+                home: caller.home,
+            };
             if let Some(listener) = &mut caller.listener {
-                listener.listen(now, packet.payload, room, talker, counting, heard);
+                listener.listen(now, packet.payload, ear, counting, heard);
             }
         };
         io.harvest(&mut |arrivals| arrivals.iter().for_each(&mut receive))
@@ -223,12 +264,13 @@ impl Media {
                 let payload = match caller.talker {
                     Some(talker) => {
                         if bursting {
-                            self.heard.bursting(now, caller.room, talker, number);
+                            let Caller { room, home, .. } = *caller;
+                            self.heard.bursting(now, room, talker, home, number);
                         }
                         shared.talkers[talker][usize::from(bursting)]
                     }
                     // A first second of packets shows every server where he is.
-                    None if self.silence == Silence::None && number > 0 => continue,
+                    None if self.scene.silence == Silence::None && number > 0 => continue,
                     None => shared.silence,
                 };
                 let header = caller.next_header();
@@ -247,17 +289,17 @@ struct Shared {
 }
 
 impl Payloads {
-    fn new(options: &Options, kernels: Kernels) -> Self {
-        let samples = options.ptime as usize * RATE as usize / 1_000;
-        let amplitude = tone::amplitude(options.talkers.max(1));
-        let pitch = |hz| tone::payload(options.codec, kernels, hz, amplitude, samples);
-        let pitch_of_nobody = || tone::payload(options.codec, kernels, 0.0, 0.0, samples);
+    fn new(scene: &Scene, kernels: Kernels) -> Self {
+        let samples = scene.ptime as usize * RATE as usize / 1_000;
+        let amplitude = tone::amplitude(scene.talkers.max(1));
+        let pitch = |hz| tone::payload(scene.codec, kernels, hz, amplitude, samples);
+        let pitch_of_nobody = || tone::payload(scene.codec, kernels, 0.0, 0.0, samples);
         Self {
-            silence: match options.silence {
+            silence: match scene.silence {
                 Silence::Packets | Silence::None => pitch_of_nobody(),
-                Silence::Noise => tone::noise(options.codec, kernels, 1, samples),
+                Silence::Noise => tone::noise(scene.codec, kernels, 1, samples),
             },
-            talkers: (0..options.talkers)
+            talkers: (0..scene.talkers)
                 .map(|talker| [pitch(tone::tone_hz(talker)), pitch(tone::burst_hz(talker))])
                 .collect(),
         }

@@ -20,12 +20,14 @@ use crate::process::{self, Usage};
 mod caller;
 mod listener;
 mod media;
+mod offer;
 mod report;
 mod signalling;
 mod sip;
 mod tone;
 
-use media::{Media, Sockets};
+pub(crate) use media::{Media, Place, Sockets};
+pub(crate) use offer::Offer;
 pub(crate) use report::Report;
 pub(crate) use signalling::{Seat, Signalling, Stream};
 pub(crate) use sip::SipCallers;
@@ -166,7 +168,7 @@ pub(crate) fn run_with(
         .collect();
     let joined = signalling
         .join(&seats)
-        .and_then(|streams| Media::new(sockets, &streams, options));
+        .and_then(|streams| Media::full(sockets, &streams, options));
     let measured = joined
         .map_err(RoomsError::Signalling)
         .and_then(|media| measure(media, signalling, options, empty));

@@ -5,13 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use engine::focus::negotiate;
 use engine::io::batch::BatchIo;
 use engine::io::{MediaIo, SocketId, Token};
 use engine::random::Random;
-use sip::sdp::{self, Local, SessionDescription};
-use sip::{Body, CallKey, Endpoint, Event, Flow, Invitation, ListenerIdentity, Output, Transport};
+use sip::{CallKey, Endpoint, Event, Flow, Invitation, ListenerIdentity, Output, Transport};
 
+use super::offer::Offer;
 use super::signalling::{Seat, Signalling, Stream};
 
 /// No call is answered for this long: the server is not going to.
@@ -39,8 +38,7 @@ pub(crate) struct SipCallers {
 
 struct Call {
     seat: usize,
-    offer: SessionDescription,
-    codec: engine::codec::Codec,
+    offer: Offer,
 }
 
 impl SipCallers {
@@ -76,35 +74,19 @@ impl SipCallers {
     }
 
     fn dial(&mut self, now: Instant, index: usize, seat: &Seat) -> Result<(), String> {
-        let mut capabilities = negotiate::capabilities(&[seat.codec]);
-        capabilities.ptime_ms = seat.ptime_ms;
-        let local = Local {
-            address: seat.local.ip(),
-            rtp_port: seat.local.port(),
-            rtcp_port: seat.local.port(),
-            session_id: index as u64 + 1,
-            version: 1,
-        };
-        let offer = sdp::offer(&capabilities, &local);
+        let offer = Offer::new(seat, index as u64 + 1);
         let invitation = Invitation {
             target: format!("sip:perf{}@{}", seat.room, self.server),
             from: format!("sip:caller{index}@127.0.0.1"),
             contact_user: format!("caller{index}"),
-            body: Some(Body {
-                content_type: "application/sdp".to_owned(),
-                content: Bytes::from(offer.to_string()),
-            }),
+            body: Some(offer.body()),
             ..Invitation::default()
         };
         let key = self
             .endpoint
             .invite(now, self.flow(), invitation)
             .map_err(|error| error.to_string())?;
-        let call = Call {
-            seat: index,
-            offer,
-            codec: seat.codec,
-        };
+        let call = Call { seat: index, offer };
         self.calls.insert(key, call);
         Ok(())
     }
@@ -142,7 +124,7 @@ impl SipCallers {
                 let Some(call) = self.calls.get(&call) else {
                     return;
                 };
-                match call.stream(body.as_ref()) {
+                match call.offer.stream(body.as_ref()) {
                     Ok(stream) => {
                         self.joined += usize::from(self.streams[call.seat].is_none());
                         self.streams[call.seat] = Some(stream);
@@ -157,20 +139,6 @@ impl SipCallers {
             }
             _ => {}
         }
-    }
-}
-
-impl Call {
-    fn stream(&self, body: Option<&Body>) -> Result<Stream, String> {
-        let body = body.ok_or("it has no session description")?;
-        let answer = sdp::parse(&body.content).map_err(|error| error.to_string())?;
-        let capabilities = negotiate::capabilities(&[self.codec]);
-        let agreed = sdp::accept_answer(&self.offer, &answer, &capabilities)
-            .map_err(|error| error.to_string())?;
-        Ok(Stream {
-            remote: agreed.remote_rtp,
-            payload_type: agreed.payload_type,
-        })
     }
 }
 

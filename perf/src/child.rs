@@ -1,6 +1,6 @@
 //! A server of our own, on a core of its own, that ends with us.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use crate::process;
 /// How long a server may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
     /// Starts it on `core`; our own thread stays where it was.
-    pub(super) fn start(command: &mut Command, core: usize) -> Result<Self, String> {
+    pub(crate) fn start(command: &mut Command, core: usize) -> Result<Self, String> {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |error: std::io::Error| format!("{program}: {error}");
         // A child begins on the processors of the thread that made it.
@@ -24,12 +24,12 @@ impl Server {
         child.map(Self).map_err(failed)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// Waits until `ready` is.
-    pub(super) fn wait_until<T>(
+    pub(crate) fn wait_until<T>(
         &mut self,
         mut ready: impl FnMut() -> Option<T>,
     ) -> Result<T, String> {
@@ -47,10 +47,17 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    /// Asks it to end, without waiting; to be dropped afterwards, which waits.
+    pub(crate) fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.interrupt();
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Ok(Some(_)) = self.0.try_wait() {
@@ -63,10 +70,10 @@ impl Drop for Server {
     }
 }
 
-/// A TCP port, and the UDP port of the same number, that were free a moment ago.
-pub(super) fn free_port() -> Result<SocketAddr, String> {
+/// A TCP port of `host`, and the UDP port of the same number, that were free a moment ago.
+pub(crate) fn free_port(host: IpAddr) -> Result<SocketAddr, String> {
     let free = || {
-        let listener = TcpListener::bind("127.0.0.1:0").ok()?;
+        let listener = TcpListener::bind((host, 0)).ok()?;
         let address = listener.local_addr().ok()?;
         std::net::UdpSocket::bind(address).ok().map(|_| address)
     };

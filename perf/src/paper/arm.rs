@@ -1,0 +1,422 @@
+//! One arm of the experiment: a service of one server or of several, users added step by step.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::board::{Board, Phase};
+use super::callers::{Callers, Happening};
+use super::fleet::{Fleet, Terms};
+use super::plan::Series;
+use super::quota::{Hierarchy, Quota, Throttling};
+use super::report::{Arm, Delay, Row, ServerRow, Variant};
+use super::{Options, PaperError};
+use crate::process;
+use crate::rooms::{Media, Place, Scene, Seat, Silence, Sockets};
+
+/// Beyond the time that dialling takes, until everybody who was dialled is in or has given up.
+const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// For the answers to the BYEs.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the board is brought up to date.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+
+/// Delays are averaged over each second, and of the averages the median counts.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What an arm is run with.
+pub(super) struct Setting<'a> {
+    pub(super) options: &'a Options,
+    pub(super) series: &'a Series,
+    pub(super) variant: Variant,
+    pub(super) hierarchy: Option<&'a Hierarchy>,
+    pub(super) quota: Quota,
+    pub(super) board: &'a Board,
+    /// Set by Ctrl-C.
+    pub(super) stop: &'a Arc<AtomicBool>,
+}
+
+/// # Errors
+/// A server or the callers could not be set up, or the run was interrupted. Every process that was
+/// started has ended by then.
+pub(super) fn run(setting: &Setting<'_>) -> Result<Arm, PaperError> {
+    let Setting {
+        options, series, ..
+    } = *setting;
+    let (servers, max_load) = match setting.variant {
+        Variant::Central => (1, 0),
+        Variant::Service => (series.servers(), series.max_load),
+    };
+    let terms = Terms {
+        binary: &options.plenum,
+        core: options.server_core,
+        hierarchy: setting.hierarchy,
+        quota: setting.quota,
+        max_load,
+        weight: series.weight,
+        reserve: options.reserve,
+        sets: &options.sets,
+    };
+    let fleet = Fleet::start(terms, servers).map_err(PaperError::Server)?;
+    setting.board.begin(setting, fleet.addresses());
+    let mut stage = Stage::new(setting, fleet)?;
+    let mut arm = Arm {
+        variant: setting.variant,
+        rows: Vec::new(),
+    };
+    for &users in &series.steps {
+        stage.fill(users)?;
+        let row = stage.measure(users)?;
+        setting.board.say(row.to_string());
+        arm.rows.push(row);
+    }
+    stage.leave()?;
+    Ok(arm)
+}
+
+/// Servers, callers and their media while an arm runs.
+struct Stage<'a> {
+    setting: &'a Setting<'a>,
+    // Before the servers, which wait for nobody at their end.
+    callers: Callers,
+    media: Media,
+    scene: Scene,
+    /// Where each user listens.
+    seats: Vec<Seat>,
+    fleet: Fleet<'a>,
+    shown: Instant,
+}
+
+impl<'a> Stage<'a> {
+    fn new(setting: &'a Setting<'a>, fleet: Fleet<'a>) -> Result<Self, PaperError> {
+        let options = setting.options;
+        let users = setting.series.users();
+        let room_size = options.room_size(users);
+        let scene = scene(options);
+        // Enough that a server which takes all users can still tell them apart.
+        let sockets = Sockets::open(options.sockets.clamp(1, users))?;
+        let seats = (0..users)
+            .map(|user| Seat {
+                room: user / room_size,
+                local: sockets.address(user),
+                codec: scene.codec,
+                ptime_ms: scene.ptime,
+            })
+            .collect();
+        let every = Duration::from_millis(options.options_every_ms);
+        Ok(Self {
+            callers: Callers::new(fleet.addresses()[0].sip, every)?,
+            media: Media::new(sockets, &scene, users.div_ceil(room_size)),
+            scene,
+            seats,
+            fleet,
+            shown: Instant::now(),
+            setting,
+        })
+    }
+
+    /// Calls until so many users have been called, and waits for what becomes of them.
+    fn fill(&mut self, users: usize) -> Result<(), PaperError> {
+        self.setting.board.step(users, Phase::Joining);
+        self.callers.delays.clear();
+        let start = Instant::now();
+        let before = self.callers.tally.dialled;
+        let rate = f64::from(self.setting.options.dial_rate);
+        let needed = Duration::from_secs_f64((users - before) as f64 / rate);
+        let decided = |stage: &Self| {
+            let tally = stage.callers.tally;
+            tally.up + tally.given_up + tally.hung_up
+        };
+        while decided(self) < users {
+            let now = Instant::now();
+            let due = before + ((now - start).as_secs_f64() * rate) as usize + 1;
+            while self.callers.tally.dialled < due.min(users) {
+                self.callers
+                    .dial(now, &self.seats[self.callers.tally.dialled]);
+            }
+            if now - start > needed + JOIN_PATIENCE {
+                break;
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Lets everything settle and measures.
+    fn measure(&mut self, users: usize) -> Result<Row, PaperError> {
+        let (invite, join) = {
+            let delays = &self.callers.delays;
+            (Delay::of(&delays.invite), Delay::of(&delays.join))
+        };
+        let options = self.setting.options;
+        self.setting.board.step(users, Phase::Settling);
+        self.turn_for(Duration::from_secs(options.settle))?;
+
+        self.setting.board.step(users, Phase::Measuring);
+        let used_before = self.used();
+        let own_before = process::usage(std::process::id())?;
+        let start = Instant::now();
+        self.media.begin_measuring();
+        let mut sip = Seconds::new(&self.callers.delays.options);
+        let mut media = Seconds::new(&self.media.heard.delays_us);
+        let mut near = Seconds::new(&self.media.heard.delays_us);
+        let mut far = Seconds::new(&self.media.heard.delays_us);
+        self.callers.delays.clear();
+        self.media.heard.clear();
+        for _ in 0..options.seconds_per_step {
+            self.turn_for(SECOND)?;
+            let heard = &self.media.heard;
+            sip.add(&[&self.callers.delays.options]);
+            media.add(&[&heard.delays_us, &heard.far_delays_us]);
+            near.add(&[&heard.delays_us]);
+            far.add(&[&heard.far_delays_us]);
+            self.callers.delays.clear();
+            self.media.heard.delays_us.reset();
+            self.media.heard.far_delays_us.reset();
+        }
+        self.media.end_measuring();
+        let took = start.elapsed();
+        let own = process::usage(std::process::id())?.cpu - own_before.cpu;
+        let used = self.used();
+
+        let (mut received, mut lost) = (0, 0);
+        for caller in self.media.callers() {
+            received += caller.counts().received;
+            lost += caller.counts().lost;
+        }
+        let tally = self.callers.tally;
+        Ok(Row {
+            users,
+            up: tally.up,
+            sip: sip.delay(),
+            invite,
+            join,
+            media: media.delay(),
+            near: near.delay(),
+            far: far.delay(),
+            lost: lost as f64 / ((received + lost) as f64).max(1.0),
+            echoes: self.media.heard.echoes,
+            unanswered: self.callers.unanswered(),
+            redirects: tally.redirects,
+            refusals: tally.refusals,
+            given_up: tally.given_up,
+            hung_up: tally.hung_up,
+            generator_cpu: own.as_secs_f64() / took.as_secs_f64(),
+            generator_gap_ms: self.media.gap_max.as_secs_f64() * 1e3,
+            servers: self.server_rows(&used_before, &used, took),
+        })
+    }
+
+    /// CPU time and throttling of each server.
+    fn used(&self) -> Vec<Option<(Duration, Throttling)>> {
+        (0..self.fleet.addresses().len())
+            .map(|index| {
+                let usage = self.fleet.usage(index)?;
+                Some((usage.cpu, self.fleet.throttling(index)))
+            })
+            .collect()
+    }
+
+    fn server_rows(
+        &self,
+        before: &[Option<(Duration, Throttling)>],
+        after: &[Option<(Duration, Throttling)>],
+        took: Duration,
+    ) -> Vec<ServerRow> {
+        let shown = self.setting.board.servers();
+        let mut rows = Vec::new();
+        for (index, line) in shown.into_iter().enumerate() {
+            if let (Some(before), Some(after)) = (before[index], after[index]) {
+                let cpu = (after.0 - before.0).as_secs_f64() / took.as_secs_f64();
+                rows.push(ServerRow {
+                    name: line.name,
+                    state: line.state,
+                    load: line.load,
+                    participants: line.participants,
+                    cpu,
+                    cpu_of_quota: cpu / self.setting.quota.share(),
+                    throttled: after.1.since(before.1).share(),
+                });
+            }
+        }
+        rows
+    }
+
+    fn turn_for(&mut self, time: Duration) -> Result<(), PaperError> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), PaperError> {
+        if self.setting.stop.load(Ordering::Relaxed) {
+            return Err(PaperError::Interrupted);
+        }
+        self.media.turn()?;
+        let now = Instant::now();
+        self.callers.turn(now)?;
+        for happening in self.callers.happenings() {
+            self.on_happening(&happening)?;
+        }
+        for index in self.fleet.poll(now).map_err(PaperError::Server)? {
+            let name = &self.fleet.addresses()[index].name;
+            self.setting
+                .board
+                .say(format!("{name} is asked for: its process is started"));
+        }
+        if now - self.shown > SHOW_EVERY {
+            self.shown = now;
+            let running: Vec<bool> = (0..self.fleet.addresses().len())
+                .map(|index| self.fleet.is_running(index))
+                .collect();
+            self.setting.board.update(self.callers.tally, &running);
+        }
+        Ok(())
+    }
+
+    fn on_happening(&mut self, happening: &Happening) -> Result<(), PaperError> {
+        let board = self.setting.board;
+        match *happening {
+            Happening::Joined {
+                user,
+                server,
+                stream,
+            } => {
+                let addresses = self.fleet.addresses();
+                let home = addresses.iter().position(|known| known.sip == server);
+                let room_size = self.setting.options.room_size(self.setting.series.users());
+                let seat = user % room_size;
+                let place = Place {
+                    room: user / room_size,
+                    talker: (seat < self.scene.talkers).then_some(seat),
+                    home: home.unwrap_or(usize::MAX),
+                };
+                board.joined(home);
+                // All look into what they get, up to so many: a close look costs microseconds.
+                let share = self.scene.listeners as f64 / self.setting.series.users() as f64;
+                let listens =
+                    (user as f64 * share) as usize != ((user + 1) as f64 * share) as usize;
+                self.media
+                    .add(user, place, stream.into(), listens || share >= 1.0)
+                    .map_err(PaperError::Server)?;
+            }
+            Happening::Redirected { user, from, to } => board.redirected(user, from, to),
+            Happening::Refused { user, by, status } => board.refused(user, by, status),
+            Happening::HungUp { user } => board.say(format!("caller {user} was hung up")),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), PaperError> {
+        self.setting
+            .board
+            .step(self.callers.tally.dialled, Phase::Leaving);
+        self.fleet.lift();
+        let Self { callers, media, .. } = self;
+        let stop = self.setting.stop;
+        callers.leave(500.0, LEAVE_PATIENCE, || {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            media.turn()
+        })?;
+        Ok(())
+    }
+}
+
+fn scene(options: &Options) -> Scene {
+    Scene {
+        talkers: options.talkers,
+        codec: engine::codec::Codec::Pcmu,
+        ptime: options.ptime,
+        silence: Silence::Packets,
+        seconds: options.seconds_per_step,
+        settle: options.settle,
+        listeners: options.listeners,
+        sockets: options.sockets,
+        dial_rate: options.dial_rate,
+        core: None,
+        pid: None,
+        http: None,
+    }
+}
+
+/// Delays second by second.
+struct Seconds {
+    means_us: Vec<f64>,
+    all: Histogram<u64>,
+}
+
+impl Seconds {
+    fn new(like: &Histogram<u64>) -> Self {
+        Self {
+            means_us: Vec::new(),
+            all: Histogram::new_from(like),
+        }
+    }
+
+    /// The delays of one second. A second without any counts for nothing.
+    fn add(&mut self, second: &[&Histogram<u64>]) {
+        let count: u64 = second.iter().map(|part| part.len()).sum();
+        if count == 0 {
+            return;
+        }
+        let sum: f64 = second
+            .iter()
+            .map(|part| part.mean() * part.len() as f64)
+            .sum();
+        self.means_us.push(sum / count as f64);
+        for part in second {
+            self.all.add(*part).expect("made with the same bounds");
+        }
+    }
+
+    fn delay(mut self) -> Option<Delay> {
+        self.means_us.sort_unstable_by(f64::total_cmp);
+        let middle = self.means_us.len() / 2;
+        let median_us = match self.means_us.len() {
+            0 => return None,
+            len if len % 2 == 1 => self.means_us[middle],
+            _ => (self.means_us[middle - 1] + self.means_us[middle]) / 2.0,
+        };
+        Some(Delay {
+            mean_ms: median_us / 1e3,
+            p99_ms: self.all.value_at_quantile(0.99) as f64 / 1e3,
+            count: self.all.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_second_counts_and_empty_ones_do_not() {
+        let of = |delays_us: &[u64]| {
+            let mut histogram = Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).unwrap();
+            for &delay in delays_us {
+                histogram.record(delay).unwrap();
+            }
+            histogram
+        };
+        let mut seconds = Seconds::new(&of(&[]));
+        assert!(Seconds::new(&of(&[])).delay().is_none());
+        seconds.add(&[&of(&[1_000, 3_000])]);
+        seconds.add(&[&of(&[])]);
+        // A stall of the machine.
+        seconds.add(&[&of(&[900_000])]);
+        seconds.add(&[&of(&[4_000]), &of(&[2_000])]);
+        let delay = seconds.delay().unwrap();
+        assert!((delay.mean_ms - 3.0).abs() < 0.01, "{delay:?}");
+        assert_eq!(delay.count, 5);
+        assert!(delay.p99_ms > 800.0);
+    }
+}

@@ -1,0 +1,359 @@
+//! The paper's experiment on real processes: one server for all users, against a service that grows.
+//!
+//! ```text
+//!   plan ──> arm (central, then service) ──> report ──> table, JSON, figures
+//!             │  fleet: processes, each in a cgroup with a quota; started when the service asks
+//!             │  callers: SIP, redirects followed ──> delays of messages
+//!             │  rooms::Media: tones and bursts ──> delays of media
+//!             └─ board <── watch: each server's status and decisions ──> terminal
+//! ```
+//! Callers and their media are one thread, on a processor of its own and under no quota.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::process;
+
+mod arm;
+mod board;
+mod callers;
+mod figures;
+mod fleet;
+mod plan;
+mod quota;
+mod report;
+mod watch;
+
+use board::Board;
+use fleet::Reserve;
+use plan::Series;
+use quota::{Hierarchy, Quota};
+pub(crate) use report::Report;
+use report::{Outcome, Variant};
+use watch::Watch;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// The server's binary
+    #[arg(long, default_value = "target/release/plenum")]
+    plenum: PathBuf,
+    /// The paper's settings to run, by max-load: 500, 700
+    #[arg(long, value_delimiter = ',', default_value = "500,700")]
+    series: Vec<u32>,
+    /// Which servers: one for all, the service, or both one after the other
+    #[arg(long, value_enum, default_value_t = Arms::Both)]
+    arms: Arms,
+    /// Seconds measured at each number of users
+    #[arg(long, default_value_t = 10)]
+    seconds_per_step: u64,
+    /// Seconds from the last caller's joining until then
+    #[arg(long, default_value_t = 4)]
+    settle: u64,
+    /// Callers that join in a second
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    dial_rate: u32,
+    /// Each server's part of a processor in the series 500, in percent
+    #[arg(long, default_value_t = 10.0, value_parser = percent)]
+    quota: f64,
+    /// No quotas: servers take from each other what they need
+    #[arg(long)]
+    no_quota: bool,
+    /// The same in the series 700, whose servers are meant to carry 40 % more
+    #[arg(long, default_value_t = 12.0, value_parser = percent)]
+    quota_700: f64,
+    /// Milliseconds in which that time is given out anew
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    period_ms: u64,
+    /// Callers in a conference; 0: all in one
+    #[arg(long, default_value_t = 10)]
+    participants: usize,
+    /// Of those, talk at the same time
+    #[arg(long, default_value_t = 2)]
+    talkers: usize,
+    /// Milliseconds in a packet
+    #[arg(long, default_value_t = 20, value_parser = ptime)]
+    ptime: u32,
+    /// Milliseconds between two OPTIONS of a caller
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    options_every_ms: u64,
+    /// Callers who look into every packet
+    #[arg(long, default_value_t = 400)]
+    listeners: usize,
+    /// Sockets that the callers share
+    #[arg(long, default_value_t = 128)]
+    sockets: usize,
+    /// How servers wait that are not needed yet
+    #[arg(long, value_enum, default_value_t = Reserve::Hook)]
+    reserve: Reserve,
+    /// The servers' processor
+    #[arg(long, default_value_t = 1)]
+    server_core: usize,
+    /// The callers' processor
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// At this engine's scale instead: so many users fill a server, counted by the literal sum
+    #[arg(long)]
+    true_scale: bool,
+    /// With --true-scale: users that fill a server
+    #[arg(long, default_value_t = 1_000)]
+    users_per_server: usize,
+    /// With --true-scale: servers at most
+    #[arg(long, default_value_t = 3)]
+    servers: usize,
+    /// With --true-scale: each server's part of a processor, in percent
+    #[arg(long, default_value_t = 30.0, value_parser = percent)]
+    scale_quota: f64,
+    /// Folder for figures and raw results
+    #[arg(long, default_value = "target/paper")]
+    out: PathBuf,
+    /// Lines instead of a live picture, on terminals too
+    #[arg(long)]
+    plain: bool,
+    /// Further settings for every server, as `plenum serve --set`
+    #[arg(long = "set")]
+    sets: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Arms {
+    Central,
+    Service,
+    Both,
+}
+
+impl Arms {
+    fn variants(self) -> &'static [Variant] {
+        match self {
+            Self::Central => &[Variant::Central],
+            Self::Service => &[Variant::Service],
+            Self::Both => &[Variant::Central, Variant::Service],
+        }
+    }
+}
+
+impl Options {
+    fn room_size(&self, users: usize) -> usize {
+        match self.participants {
+            0 => users,
+            participants => participants,
+        }
+    }
+
+    /// Of a caller, both ways.
+    fn packets_per_s(&self) -> u32 {
+        2 * 1_000 / self.ptime
+    }
+
+    fn plan(&self) -> Result<Vec<Series>, PaperError> {
+        if self.true_scale {
+            let share = self.scale_quota / 1e2;
+            let (users, servers) = (self.users_per_server.max(1), self.servers.max(1));
+            let series = Series::at_scale(users, servers, share, self.packets_per_s());
+            return Ok(vec![series]);
+        }
+        let series = |&max_load: &u32| {
+            let share = if max_load == 700 {
+                self.quota_700
+            } else {
+                self.quota
+            };
+            Series::of_paper(max_load, share / 1e2).ok_or_else(|| {
+                PaperError::Options(format!("the paper has no max-load {max_load}: 500, 700"))
+            })
+        };
+        self.series.iter().map(series).collect()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum PaperError {
+    Options(String),
+    Io(io::Error),
+    Server(String),
+    Interrupted,
+}
+
+impl fmt::Display for PaperError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Options(reason) | Self::Server(reason) => f.write_str(reason),
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Interrupted => f.write_str("interrupted; all servers have ended"),
+        }
+    }
+}
+
+impl std::error::Error for PaperError {}
+
+impl From<io::Error> for PaperError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// # Errors
+/// A server could not be started or held to its quota, or the run was interrupted.
+pub(crate) fn run(options: &Options) -> Result<Report, PaperError> {
+    let plan = options.plan()?;
+    if options.talkers > options.participants.max(1) && options.participants != 0 {
+        return Err(PaperError::Options(
+            "more talk than are in a conference".to_owned(),
+        ));
+    }
+    let stop = interrupts()?;
+    process::pin(options.core)?;
+    process::raise_descriptor_limit()?;
+    let hierarchy = match options.no_quota {
+        true => Err("none was asked for".to_owned()),
+        false => Hierarchy::find(),
+    };
+    let board = Arc::new(Board::default());
+    let watch = Watch::start(Arc::clone(&board), options.plain);
+    let held_by = match &hierarchy {
+        Ok(hierarchy) => format!("each held to its quota by {hierarchy}"),
+        Err(reason) => format!(
+            "WITHOUT quotas ({reason}): they share one processor, so several are no more machine than one"
+        ),
+    };
+    board.say(format!("servers: {held_by}"));
+    let mut outcomes = Vec::new();
+    for series in plan {
+        let quota = Quota::new(series.share, Duration::from_millis(options.period_ms));
+        board.say(format!(
+            "max-load {}: a server has {quota}",
+            series.max_load
+        ));
+        let mut arms = Vec::new();
+        for &variant in options.arms.variants() {
+            let setting = arm::Setting {
+                options,
+                series: &series,
+                variant,
+                hierarchy: hierarchy.as_ref().ok(),
+                quota,
+                board: &board,
+                stop: &stop,
+            };
+            arms.push(arm::run(&setting)?);
+        }
+        outcomes.push(Outcome {
+            series,
+            quota: hierarchy.is_ok().then_some(quota),
+            arms,
+        });
+    }
+    drop(watch);
+    let figures = figures::draw(&options.out, &outcomes).map_err(PaperError::Server)?;
+    let mut report = Report {
+        held_by,
+        packets_per_s: options.packets_per_s(),
+        room_size: options.participants,
+        talkers: options.talkers,
+        options_every_ms: options.options_every_ms,
+        seconds_per_step: options.seconds_per_step,
+        comparisons: outcomes.iter().map(Outcome::comparisons).collect(),
+        differences: differences(options, &outcomes),
+        outcomes,
+        figures,
+    };
+    let raw = options.out.join("results.json");
+    report.figures.push(raw.display().to_string());
+    std::fs::write(&raw, report.to_json())?;
+    Ok(report)
+}
+
+/// Where our setting is not the paper's, for whoever compares the numbers.
+fn differences(options: &Options, outcomes: &[Outcome]) -> Vec<String> {
+    let packets = options.packets_per_s();
+    let mut differences = Vec::new();
+    if options.true_scale {
+        differences.push(format!(
+            "A user counts what the paper's sum gives: {packets} packets a second and his SIP messages. A server is \
+             full at {} users, not 50 or 70.",
+            options.users_per_server
+        ));
+    } else {
+        differences.push(format!(
+            "The paper's load is SIP messages plus packets a second, and its servers are full at 500 with 50 users: \
+             10 a user. That sum gives {packets} for a phone with packets of {} ms, so it is multiplied by {} here \
+             (load.weights).",
+            options.ptime,
+            plan::PAPER_WEIGHT
+        ));
+    }
+    let floor = outcomes.first().and_then(|outcome| {
+        let first = *outcome.comparisons().first()?;
+        first.media_central_ms
+    });
+    differences.extend([
+        format!(
+            "The paper's users send 16 packets of 512 octets a second; ours {} of {} ms G.711, as phones do.",
+            1_000 / options.ptime,
+            options.ptime
+        ),
+        "The paper's servers were Java programs in a simulation. Here they are processes on one machine, each held to \
+         a part of a processor by the kernel; the part is chosen so that one server with all users is close to its \
+         end. Unrestrained, one processor carries thousands of users, and nothing would be seen."
+            .to_owned(),
+        format!(
+            "Media delay here has a part that no load changes: the jitter buffer and the wait for the mixer's next \
+             frame{}. It is in both arms, and makes improvements look smaller.",
+            floor.map_or_else(String::new, |ms| format!(", most of the {ms:.0} ms at the first step"))
+        ),
+        "A SIP message's delay is from the moment when an OPTIONS within a call was due to its answer; the paper \
+         averages the time that its servers take over all kinds of messages. INVITEs are in the raw results."
+            .to_owned(),
+        match options.participants {
+            0 => "All users are in one conference, and its members on other servers are heard over trunks: the column \
+                  (other). The paper does not say how its servers share media."
+                .to_owned(),
+            participants => format!(
+                "Users are in conferences of {participants}, {} of whom talk; the paper does not say. Where a \
+                 conference is on two servers, a talker on the other one is heard over a trunk: the column (other).",
+                options.talkers
+            ),
+        },
+        "A redirected caller calls twice, and the servers tell each other their load and their users: that work is \
+         inside their quotas."
+            .to_owned(),
+    ]);
+    differences
+}
+
+/// Set by the first Ctrl-C (or TERM or HUP); the second ends the program as usual.
+fn interrupts() -> io::Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // In this order: what comes first does not see what it sets.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (1.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("not a percentage from 1 to 100".to_owned()),
+    }
+}
+
+fn ptime(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(ptime) if [10, 20, 30, 40, 50, 60].contains(&ptime) => Ok(ptime),
+        _ => Err("not 10, 20, 30, 40, 50 or 60".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn options(line: &str) -> Options {
+    let words = std::iter::once("paper").chain(line.split_whitespace());
+    Line::parse_from(words).options
+}
+
+#[test]
+fn the_plan_is_the_papers_unless_the_true_scale_is_asked_for() {
+    let loads = |line: &str| {
+        let plan = options(line).plan().unwrap();
+        let loads = plan.iter().map(|series| (series.max_load, series.users()));
+        loads.collect::<Vec<_>>()
+    };
+    assert_eq!(loads(""), [(500, 250), (700, 350)]);
+    assert_eq!(loads("--series 700"), [(700, 350)]);
+    let scale = "--true-scale --users-per-server 2000 --servers 2";
+    assert_eq!(loads(scale), [(200_000, 4_000)]);
+    assert_eq!(loads(&format!("{scale} --ptime 40")), [(100_000, 4_000)]);
+    assert!(options("--series 600").plan().is_err());
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    for wrong in [
+        "--quota 0",
+        "--quota 101",
+        "--quota NaN",
+        "--ptime 15",
+        "--dial-rate 0",
+        "--period-ms 0",
+    ] {
+        let words = std::iter::once("paper").chain(wrong.split_whitespace());
+        assert!(Line::try_parse_from(words).is_err(), "{wrong}");
+    }
+    let error = run(&options("--participants 2 --talkers 3")).unwrap_err();
+    assert!(matches!(error, PaperError::Options(_)), "{error}");
+}
+
+#[test]
+fn the_difference_of_the_load_is_said_first() {
+    let said = differences(&options(""), &[]);
+    assert!(said[0].contains("10 a user"), "{}", said[0]);
+    assert!(said[0].contains("multiplied by 0.1"), "{}", said[0]);
+    let said = differences(&options("--true-scale"), &[]);
+    assert!(said[0].contains("full at 1000 users"), "{}", said[0]);
+}
