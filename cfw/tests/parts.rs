@@ -80,7 +80,7 @@ fn xml_len(info: &ConfInfo) -> usize {
 #[test]
 fn what_is_short_stays_whole() {
     let info = snapshot(2, &[3, 0]);
-    assert_eq!(split(info.clone(), 4096), [info.clone()]);
+    assert_eq!(split(info.clone(), 4096), vec![info.clone()]);
     let empty = ConfInfo::default();
     assert_eq!(split(empty.clone(), 0), [empty]);
     assert_eq!(Collector::default().handle(info.clone()), Ok(vec![info]));
