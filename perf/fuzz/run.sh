@@ -24,7 +24,8 @@ length_max() {
 dictionary() {
     case $1 in
         sip_* | refer_*) echo -dict=sip.dict ;;
-        sdp | digest | conference_info) echo "-dict=$1.dict" ;;
+        sdp | digest | conference_info | dist_conf | cfw_channel) echo "-dict=$1.dict" ;;
+        cfw_sdp) echo -dict=sdp.dict ;;
     esac
 }
 
