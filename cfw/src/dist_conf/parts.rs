@@ -32,6 +32,9 @@ const USERS_END_LEN: usize = 12;
 /// [`PART_LEN_MAX`]), each with its number; one that is short enough stays whole. A conference may be cut
 /// between its users: then each part of it repeats the conference's own attributes.
 ///
+/// Each part is to be sent when the one before is answered: what waits in a channel is bounded, and loads
+/// and changes go in between.
+///
 /// A single user or server that is longer than that makes its part longer, and what does not fit into
 /// [`PARTS_MAX`] parts makes the last one longer.
 pub fn split(info: ConfInfo, len_max: usize) -> Vec<ConfInfo> {
