@@ -1,0 +1,646 @@
+//! Requests and responses of channels: who sent them, in which order, and what each element is for.
+//!
+//! A channel begins with a snapshot from either side. From then on changes are told; each request to a server
+//! has the next number, over all channels with it, so that a gap shows and a snapshot is asked for.
+
+use std::time::{Duration, Instant};
+
+use cfw::SvrId;
+use cfw::dist_conf::message::{
+    ConfInfo, Element, OpResult, ParticipantOp, Request, Response, SysOp, System,
+};
+
+use super::Cluster;
+use super::decisions::What;
+use super::interface::{ChannelId, Output, RequestId};
+use super::mesh::UNANSWERED_MAX;
+
+/// Users in one message: with half a kilobyte each it stays below 256 KiB.
+pub(super) const USERS_PER_MESSAGE: usize = 400;
+
+/// Peers' requests that wait for something, such as a phone that rings.
+const DEFERRED_MAX: usize = 1_000;
+const DEFERRED_FOR: Duration = Duration::from_secs(30);
+
+/// Status of a message of an earlier life, or one that came too late: received, and ignored.
+const STALE: u16 = 299;
+
+/// Loads are not told on a channel that owes so many answers: they would be old when they arrive.
+const LOADS_UNANSWERED_MAX: usize = 16;
+
+/// What a request of ours was for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Purpose {
+    /// Told; nothing follows from the answer.
+    Tell,
+    /// A snapshot was asked for.
+    Query,
+    /// An operation was passed on for somebody.
+    Forward(Asker),
+    /// A user was to be called by that server, so that he goes there.
+    Handover { room: String, endpoint: String },
+    /// A user of a dead server was to be called by that server.
+    Recall { room: String, endpoint: String },
+}
+
+/// Who waits for what becomes of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Nobody,
+    Operator(u64),
+    /// Key in [`Cluster::deferred`].
+    Peer(u64),
+}
+
+/// A peer's request that is not answered yet.
+#[derive(Clone, Debug)]
+pub(super) struct Deferred {
+    channel: ChannelId,
+    id: RequestId,
+    seq: u64,
+    results: Vec<OpResult>,
+    waits: usize,
+    until: Instant,
+}
+
+/// What became of an operation: known, or known later.
+pub(super) enum Outcome {
+    Now(OpResult),
+    /// [`Cluster::answer`] tells.
+    Later,
+}
+
+impl Cluster {
+    pub(super) fn on_request(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        id: RequestId,
+        request: Request,
+    ) {
+        let seq = request.seq;
+        if !self.links.get(&channel).is_some_and(|link| link.is_up) {
+            self.respond(channel, id, seq, 403, Some("there is no such channel"));
+            return;
+        }
+        let bound = self.links.get(&channel).and_then(|link| link.svr_id);
+        let in_load = request.elements.iter().find_map(|element| match element {
+            Element::Load(load) => Some(load.svr_id),
+            _ => None,
+        });
+        let Some(from) = request.svr_id.or(bound).or(in_load) else {
+            self.respond(channel, id, seq, 400, Some("who sends this?"));
+            return;
+        };
+        if bound.is_some_and(|bound| bound != from) || in_load.is_some_and(|named| named != from) {
+            let reason = format!("a message on the channel with {bound:?} is from {from}");
+            self.decide(now, What::Deny, None, Some(from), reason);
+            self.respond(channel, id, seq, 403, Some("not who was expected"));
+            return;
+        }
+        if bound.is_none() && !self.bind(now, channel, from) {
+            return;
+        }
+        if !self.is_news(now, from, &request) {
+            self.respond(channel, id, seq, STALE, Some("stale"));
+            return;
+        }
+        self.process(now, channel, id, from, request);
+    }
+
+    /// Checks life and number of a request, and asks for a snapshot if something is missing.
+    fn is_news(&mut self, now: Instant, from: SvrId, request: &Request) -> bool {
+        let Request {
+            epoch,
+            seq,
+            elements,
+            ..
+        } = request;
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return false;
+        };
+        peer.heard = now;
+        if *epoch != 0 && *epoch != peer.epoch {
+            if *epoch < peer.epoch {
+                return false;
+            }
+            let is_restart = peer.epoch != 0;
+            peer.epoch = *epoch;
+            peer.seq_in = 0;
+            if is_restart {
+                self.on_restarted(now, from);
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return false;
+        };
+        if *seq == 0 {
+            return true;
+        }
+        if *seq <= peer.seq_in {
+            return false;
+        }
+        let is_next = *seq == peer.seq_in + 1;
+        peer.seq_in = *seq;
+        let begins_snapshot = elements.iter().any(
+            |element| matches!(element, Element::ConfInfo(info) if info.full && info.part <= 1),
+        );
+        if !is_next && !begins_snapshot {
+            self.query(now, from);
+        }
+        true
+    }
+
+    /// A server has come back as another process: the users of its last life have lost it.
+    fn on_restarted(&mut self, now: Instant, id: SvrId) {
+        let reason = "has been restarted".to_owned();
+        self.decide(now, What::Server, None, Some(id), reason);
+        self.on_users_orphaned(now, id, true);
+    }
+
+    fn process(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        id: RequestId,
+        from: SvrId,
+        request: Request,
+    ) {
+        let key = self.next_deferred;
+        self.next_deferred += 1;
+        let (mut results, mut waits, mut conf_info, mut reason) = (Vec::new(), 0, None, None);
+        let mut status = 200;
+        for element in request.elements {
+            let mut on_outcome = |outcome| match outcome {
+                Outcome::Now(result) => results.push(result),
+                Outcome::Later => waits += 1,
+            };
+            match element {
+                Element::Load(load) => match load.min_load < load.max_load {
+                    true => self.on_peer_load(now, from, load),
+                    false => {
+                        status = 400;
+                        reason = Some("min-load is not below max-load");
+                    }
+                },
+                Element::ConfInfo(info) if info.query => conf_info = self.on_query(now, from),
+                Element::ConfInfo(info) => self.on_conf_info(now, from, info),
+                Element::Reserved(list) => self.on_reserved(now, from, list),
+                Element::Sys(op) => {
+                    let forwards = request.epoch == 0;
+                    on_outcome(self.on_peer_sys(now, from, op, forwards, Asker::Peer(key)));
+                }
+                Element::Participant(op) => {
+                    on_outcome(self.on_peer_participant(now, from, op, Asker::Peer(key)));
+                }
+            }
+        }
+        if waits > 0 && self.deferred.len() < DEFERRED_MAX {
+            let deferred = Deferred {
+                channel,
+                id,
+                seq: request.seq,
+                results,
+                waits,
+                until: now + DEFERRED_FOR,
+            };
+            self.deferred.insert(key, deferred);
+            return;
+        }
+        if waits > 0 {
+            status = 500;
+        } else if let Some(failed) = results.iter().find(|result| result.status != 200) {
+            status = failed.status;
+        }
+        self.outputs.push_back(Output::Respond {
+            channel,
+            id,
+            response: Response {
+                svr_id: Some(self.config.svr_id),
+                seq: request.seq,
+                status,
+                reason: reason.map(str::to_owned),
+                results,
+                conf_info,
+                load: None,
+            },
+        });
+    }
+
+    /// What became of an operation that somebody waits for.
+    pub(super) fn answer(&mut self, asker: Asker, result: OpResult) {
+        match asker {
+            Asker::Nobody => {}
+            Asker::Operator(id) => self.outputs.push_back(Output::Answered {
+                id,
+                status: as_http(result.status),
+                reason: result.op,
+            }),
+            Asker::Peer(key) => {
+                let Some(deferred) = self.deferred.get_mut(&key) else {
+                    return;
+                };
+                deferred.results.push(result);
+                deferred.waits -= 1;
+                if deferred.waits == 0 {
+                    self.respond_deferred(key);
+                }
+            }
+        }
+    }
+
+    fn respond_deferred(&mut self, key: u64) {
+        let Some(deferred) = self.deferred.remove(&key) else {
+            return;
+        };
+        let failed = deferred.results.iter().find(|result| result.status != 200);
+        let status = match (failed, deferred.waits) {
+            (Some(failed), _) => failed.status,
+            (None, 0) => 200,
+            (None, _) => 510,
+        };
+        self.outputs.push_back(Output::Respond {
+            channel: deferred.channel,
+            id: deferred.id,
+            response: Response {
+                svr_id: Some(self.config.svr_id),
+                seq: deferred.seq,
+                status,
+                reason: None,
+                results: deferred.results,
+                conf_info: None,
+                load: None,
+            },
+        });
+    }
+
+    /// Each second: what has waited too long is answered with 510.
+    pub(super) fn expire_deferred(&mut self, now: Instant) {
+        let is_late = |(_, deferred): &(&u64, &Deferred)| now >= deferred.until;
+        let late: Vec<u64> = self
+            .deferred
+            .iter()
+            .filter(is_late)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            self.respond_deferred(key);
+        }
+    }
+
+    fn respond(
+        &mut self,
+        channel: ChannelId,
+        id: RequestId,
+        seq: u64,
+        status: u16,
+        reason: Option<&str>,
+    ) {
+        self.outputs.push_back(Output::Respond {
+            channel,
+            id,
+            response: Response {
+                svr_id: Some(self.config.svr_id),
+                seq,
+                status,
+                reason: reason.map(str::to_owned),
+                results: Vec::new(),
+                conf_info: None,
+                load: None,
+            },
+        });
+    }
+
+    pub(super) fn on_response(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        id: RequestId,
+        result: Result<Response, u16>,
+    ) {
+        let Some(link) = self.links.get_mut(&channel) else {
+            return;
+        };
+        let Some(purpose) = link.asked.remove(&id) else {
+            return;
+        };
+        let response = match result {
+            Ok(response) => response,
+            Err(code) => {
+                let from = link.svr_id;
+                self.on_unanswered(now, from, purpose, code);
+                return;
+            }
+        };
+        let bound = link.svr_id;
+        if let Some(named) = response.svr_id
+            && !self.bind(now, channel, named)
+        {
+            // Somebody else than was expected answers: nothing he says counts.
+            self.on_unanswered(now, bound, purpose, 403);
+            return;
+        }
+        let Some(from) = self.links.get(&channel).and_then(|link| link.svr_id) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.heard = now;
+        }
+        if let Some(load) = response.load.filter(|load| load.svr_id == from) {
+            self.on_peer_load(now, from, load);
+        }
+        if let Some(info) = response.conf_info {
+            self.on_conf_info(now, from, info);
+        }
+        self.on_answered(now, from, purpose, response.status);
+    }
+
+    fn on_answered(&mut self, now: Instant, from: SvrId, purpose: Purpose, status: u16) {
+        match purpose {
+            Purpose::Tell | Purpose::Query => {}
+            Purpose::Forward(asker) => self.answer(
+                asker,
+                OpResult {
+                    op: format!("answer of {from}"),
+                    status,
+                    conf_obj_id: None,
+                    ver: None,
+                },
+            ),
+            Purpose::Handover { room, endpoint } => {
+                self.on_handed_over(now, &room, &endpoint, status);
+            }
+            Purpose::Recall { room, endpoint } => self.on_recalled(now, &room, &endpoint, status),
+        }
+    }
+
+    /// A request of ours has failed as such.
+    pub(super) fn on_unanswered(
+        &mut self,
+        now: Instant,
+        to: Option<SvrId>,
+        purpose: Purpose,
+        code: u16,
+    ) {
+        let status = if code == 408 { 510 } else { 500 };
+        match (purpose, to) {
+            (Purpose::Tell, Some(to)) if code != 408 => self.query(now, to),
+            (purpose, to) => {
+                let from = to.unwrap_or(self.config.svr_id);
+                self.on_answered(now, from, purpose, status);
+            }
+        }
+    }
+
+    /// Sends to a server, by the channel on which we talk with it. False: there is none.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        to: SvrId,
+        elements: Vec<Element>,
+        purpose: Purpose,
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return false;
+        };
+        let Some(channel) = peer.spoken else {
+            return false;
+        };
+        let Some(link) = self.links.get_mut(&channel) else {
+            return false;
+        };
+        if link.asked.len() >= UNANSWERED_MAX {
+            let reason = format!("it owes {UNANSWERED_MAX} answers");
+            self.decide(now, What::Server, None, Some(to), reason);
+            self.close_links(now, to, "too slow");
+            return false;
+        }
+        peer.seq_out += 1;
+        let id = link.next_id;
+        link.next_id += 1;
+        link.asked.insert(id, purpose);
+        self.outputs.push_back(Output::Send {
+            channel,
+            id,
+            request: Request {
+                svr_id: Some(self.config.svr_id),
+                epoch: self.epoch,
+                seq: peer.seq_out,
+                elements,
+            },
+        });
+        true
+    }
+
+    /// First word on a channel whose other end is not known yet: who this is, and its load. It has no number.
+    pub(super) fn hello(&mut self, _now: Instant, channel: ChannelId) {
+        let element = match self.own_report() {
+            Some(report) => Element::Load(report),
+            None => Element::ConfInfo(ConfInfo {
+                part: 1,
+                parts: 1,
+                systems: vec![self.own_system()],
+                ..ConfInfo::default()
+            }),
+        };
+        let Some(link) = self.links.get_mut(&channel) else {
+            return;
+        };
+        let id = link.next_id;
+        link.next_id += 1;
+        link.asked.insert(id, Purpose::Tell);
+        self.outputs.push_back(Output::Send {
+            channel,
+            id,
+            request: Request {
+                svr_id: Some(self.config.svr_id),
+                epoch: self.epoch,
+                seq: 0,
+                elements: vec![element],
+            },
+        });
+    }
+
+    pub(super) fn broadcast(&mut self, now: Instant, elements: &[Element]) {
+        for id in self.spoken_with() {
+            self.send(now, id, elements.to_vec(), Purpose::Tell);
+        }
+    }
+
+    fn spoken_with(&self) -> Vec<SvrId> {
+        let peers = self.peers.iter();
+        peers
+            .filter(|(_, peer)| peer.spoken.is_some())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(super) fn broadcast_load(&mut self, now: Instant, load: Element) {
+        for id in self.spoken_with() {
+            let link = self.peers.get(&id).and_then(|peer| peer.spoken);
+            let link = link.and_then(|channel| self.links.get(&channel));
+            if link.is_some_and(|link| link.asked.len() < LOADS_UNANSWERED_MAX) {
+                self.send(now, id, vec![load.clone()], Purpose::Tell);
+            }
+        }
+    }
+
+    fn query(&mut self, now: Instant, id: SvrId) {
+        let info = ConfInfo {
+            query: true,
+            part: 1,
+            parts: 1,
+            ..ConfInfo::default()
+        };
+        let element = Element::ConfInfo(info);
+        self.send(now, id, vec![element], Purpose::Query);
+    }
+
+    /// A snapshot for the answer; if it is too big, by requests of its own.
+    fn on_query(&mut self, now: Instant, from: SvrId) -> Option<ConfInfo> {
+        let mut parts = self.snapshot();
+        if parts.len() == 1 {
+            return parts.pop();
+        }
+        self.send_parts(now, from, parts);
+        None
+    }
+
+    /// Everything a server needs to know of this one.
+    pub(super) fn send_snapshot(&mut self, now: Instant, to: SvrId) {
+        let parts = self.snapshot();
+        self.send_parts(now, to, parts);
+    }
+
+    fn send_parts(&mut self, now: Instant, to: SvrId, parts: Vec<ConfInfo>) {
+        let mut more = vec![Element::Reserved(self.reserved_list())];
+        more.extend(self.own_report().map(Element::Load));
+        for info in parts {
+            let mut elements = vec![Element::ConfInfo(info)];
+            elements.append(&mut more);
+            self.send(now, to, elements, Purpose::Tell);
+        }
+    }
+
+    fn own_system(&self) -> System {
+        let peers = self.peers.values().filter(|peer| peer.is_serving()).count();
+        let is_active = self.state == cfw::dist_conf::load::SvrState::Active;
+        System {
+            svr_id: self.config.svr_id,
+            active_svrs: (peers + usize::from(is_active)) as u32,
+            uri: Some(self.config.uri.clone()),
+            cfw_uri: Some(self.config.cfw_uri.clone()),
+            state: self.state,
+            epoch: self.epoch,
+        }
+    }
+
+    /// This server and those with which it has a living channel.
+    fn systems(&self) -> Vec<System> {
+        let own = self.own_system();
+        let active_svrs = own.active_svrs;
+        let alive = self.peers.iter().filter(|(_, peer)| peer.is_alive());
+        let others = alive.map(|(id, peer)| System {
+            svr_id: *id,
+            active_svrs,
+            uri: peer.uri.clone(),
+            cfw_uri: peer.cfw_uri.clone(),
+            state: peer.state,
+            epoch: peer.epoch,
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    fn snapshot(&self) -> Vec<ConfInfo> {
+        let mut parts = self.rosters.snapshot(self.config.svr_id, USERS_PER_MESSAGE);
+        let count = parts.len() as u32;
+        for (at, info) in parts.iter_mut().enumerate() {
+            info.full = true;
+            (info.part, info.parts) = (at as u32 + 1, count);
+        }
+        if let Some(first) = parts.first_mut() {
+            first.systems = self.systems();
+        }
+        parts
+    }
+
+    /// Whom this server sees has changed, or its own state.
+    pub(super) fn tell_systems(&mut self, now: Instant) {
+        let info = ConfInfo {
+            part: 1,
+            parts: 1,
+            systems: self.systems(),
+            ..ConfInfo::default()
+        };
+        self.broadcast(now, &[Element::ConfInfo(info)]);
+        self.judge_all(now);
+    }
+
+    fn on_conf_info(&mut self, now: Instant, from: SvrId, info: ConfInfo) {
+        if !info.systems.is_empty() {
+            self.on_systems(now, from, &info.systems);
+        }
+        self.on_conferences(now, from, info);
+    }
+
+    fn on_systems(&mut self, now: Instant, from: SvrId, systems: &[System]) {
+        let others = systems.iter().filter(|system| system.svr_id != from);
+        let sees = others.clone().map(|system| system.svr_id).collect();
+        let own = systems.iter().find(|system| system.svr_id == from);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.sees = sees;
+            if let Some(own) = own {
+                // The others learn from us how to reach it.
+                self.systems_changed |= own.cfw_uri.is_some() && own.cfw_uri != peer.cfw_uri;
+                peer.uri = own.uri.clone().or(peer.uri.take());
+                peer.cfw_uri = own.cfw_uri.clone().or(peer.cfw_uri.take());
+            }
+        }
+        if let Some(own) = own {
+            self.on_peer_state(now, from, own.state);
+        }
+        for system in others {
+            let peer = self.peers.get(&system.svr_id);
+            let is_linked = peer.is_some_and(|peer| !peer.links.is_empty());
+            if let (Some(uri), false) = (&system.cfw_uri, is_linked) {
+                self.learn(now, uri, Some(system.svr_id), false);
+            }
+        }
+        self.judge_all(now);
+        self.ranks_changed = true;
+    }
+
+    /// Passes an operation on a conference or a user to another server. Whoever asks hears of it.
+    pub(super) fn forward(&mut self, now: Instant, to: SvrId, op: Element, asker: Asker) -> bool {
+        self.send(now, to, vec![op], Purpose::Forward(asker))
+    }
+}
+
+/// What HTTP has for a status of the package.
+fn as_http(status: u16) -> u16 {
+    match status {
+        420 => 404,
+        510 => 504,
+        511 => 503,
+        status => status,
+    }
+}
+
+/// Name of an operation's element.
+pub(super) fn sys_name(op: &SysOp) -> &'static str {
+    use cfw::dist_conf::message::Op;
+    match op.op {
+        Op::Create => "conf_sys_create",
+        Op::Modify => "conf_sys_mod",
+        Op::Delete => "conf_sys_del",
+    }
+}
+
+pub(super) fn participant_name(op: &ParticipantOp) -> &'static str {
+    use cfw::dist_conf::message::Op;
+    match op.op {
+        Op::Create => "conf_prtcs_create",
+        Op::Modify => "conf_prtcs_mod",
+        Op::Delete => "conf_prtcs_del",
+    }
+}

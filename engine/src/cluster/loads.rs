@@ -1,0 +1,271 @@
+//! Loads: this server's own, told to all; those of others, corrected by what was sent there since.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use cfw::SvrId;
+use cfw::dist_conf::load::{SvrLoad, SvrState};
+use cfw::dist_conf::message::Element;
+
+use super::Cluster;
+use super::interface::LocalLoad;
+use super::peers::{Peer, Reported};
+use super::timers::Timer;
+
+/// Above this share of max-load nobody is let in, whoever sent him.
+pub const HARD_CAP: f64 = 1.2;
+
+/// A report this old ranks after fresh ones.
+const FRESH: Duration = Duration::from_secs(3);
+
+/// A server whose report is this old gets nobody.
+const STALE: Duration = Duration::from_secs(5);
+
+/// How long it takes until somebody who was sent to a server shows in its report.
+const SHOWS_AFTER: Duration = Duration::from_secs(3);
+
+/// Loads are told at least this often, and at most that often.
+const PUSH_EVERY: Duration = Duration::from_secs(1);
+const PUSH_GAP: Duration = Duration::from_millis(200);
+
+/// A change of this share of the load is told at once.
+const PUSH_CHANGE: f64 = 0.1;
+
+/// Load units of one participant while none is here to measure: 50 packets a second each way.
+const UNITS_DEFAULT: f64 = 100.0;
+
+/// Whom we have sent to a server, until its reports can show it.
+///
+/// A report may show the newcomers or not yet, so the prediction is the higher of the report and of what
+/// stood in the report when they were sent, with them on top.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Predictions(VecDeque<Sent>);
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    last: Instant,
+    reported: u32,
+    added: f64,
+}
+
+impl Predictions {
+    pub(super) fn add(&mut self, now: Instant, reported: u32, load: f64) {
+        match self.0.back_mut() {
+            Some(sent) if sent.reported == reported => {
+                sent.last = now;
+                sent.added += load;
+            }
+            _ => self.0.push_back(Sent {
+                last: now,
+                reported,
+                added: load,
+            }),
+        }
+    }
+
+    pub(super) fn on_report(&mut self, now: Instant) {
+        self.0.retain(|sent| now < sent.last + SHOWS_AFTER);
+    }
+
+    pub(super) fn predict(&self, reported: u32) -> f64 {
+        let mut added = 0.0;
+        let levels = self.0.iter().rev().map(|sent| {
+            added += sent.added;
+            f64::from(sent.reported) + added
+        });
+        levels.fold(f64::from(reported), f64::max)
+    }
+}
+
+/// This server's load.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Own {
+    pub(super) measured: LocalLoad,
+    /// Let in here by the rules since the last measurement.
+    granted: u32,
+    pushed: Option<Pushed>,
+    /// Load kept for rooms that expect participants, as it was told last.
+    pub(super) kept: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pushed {
+    at: Instant,
+    current: u32,
+    state: SvrState,
+}
+
+impl Own {
+    pub(super) fn is_known(&self) -> bool {
+        self.measured.max > 0
+    }
+
+    /// Load units of one participant: the mean of those here.
+    pub(super) fn per_participant(&self) -> f64 {
+        let LocalLoad {
+            current,
+            max,
+            participants,
+            ..
+        } = self.measured;
+        let most = (f64::from(max) / 10.0).max(1.0);
+        match participants {
+            0 => UNITS_DEFAULT.min(most),
+            participants => (f64::from(current) / f64::from(participants)).clamp(1.0, most),
+        }
+    }
+
+    /// With those counted who have been let in since it was measured.
+    pub(super) fn predicted(&self) -> f64 {
+        f64::from(self.measured.current) + f64::from(self.granted) * self.per_participant()
+    }
+
+    pub(super) fn grant(&mut self) {
+        self.granted = self.granted.saturating_add(1);
+    }
+
+    /// Whether one more can be taken that was sent here. Before the first measurement it is so.
+    pub(super) fn is_below_cap(&self) -> bool {
+        let cap = HARD_CAP * f64::from(self.measured.max);
+        !self.measured.capped && (!self.is_known() || self.predicted() < cap)
+    }
+}
+
+/// A server that may get callers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) svr_id: SvrId,
+    is_fresh: bool,
+    /// Predicted load, as a share of its max-load.
+    pub(super) share: f64,
+}
+
+impl Cluster {
+    pub(super) fn on_load(&mut self, now: Instant, load: LocalLoad) {
+        self.own.measured = load;
+        self.own.granted = 0;
+        self.ranks_changed = true;
+        self.push_load(now, false);
+    }
+
+    /// As it stands in reports: full is a state only of who is active.
+    fn wire_state(&self) -> SvrState {
+        match self.state {
+            SvrState::Active if self.own.measured.full => SvrState::Full,
+            state => state,
+        }
+    }
+
+    /// What is told of this server's load; None before it was measured.
+    pub(super) fn own_report(&self) -> Option<SvrLoad> {
+        let LocalLoad { max, min, hot, .. } = self.own.measured;
+        self.own.is_known().then(|| SvrLoad {
+            svr_id: self.config.svr_id,
+            current: (self.own.predicted() as u32).saturating_add(self.own.kept),
+            max_load: max,
+            min_load: min.min(max - 1),
+            state: self.wire_state(),
+            hot: Some(hot.clamp(0.0, 1.0)),
+        })
+    }
+
+    /// Tells the load if a second has passed or it is worth telling, though never too often.
+    pub(super) fn push_load(&mut self, now: Instant, force: bool) {
+        let Some(report) = self.own_report() else {
+            return;
+        };
+        if let Some(last) = self.own.pushed {
+            let is_due = now >= last.at + PUSH_EVERY;
+            let change = f64::from(report.current.abs_diff(last.current));
+            let has_changed = report.state != last.state
+                || change > PUSH_CHANGE * f64::from(last.current.max(report.max_load / 10))
+                || [report.max_load, report.min_load]
+                    .iter()
+                    .any(|limit| (report.current < *limit) != (last.current < *limit));
+            if !(is_due || has_changed || force) {
+                return;
+            }
+            if now < last.at + PUSH_GAP {
+                self.timers.set(last.at + PUSH_GAP, Timer::Push);
+                return;
+            }
+        }
+        self.own.pushed = Some(Pushed {
+            at: now,
+            current: report.current,
+            state: report.state,
+        });
+        self.broadcast_load(now, Element::Load(report));
+    }
+
+    /// Another server's report.
+    pub(super) fn on_peer_load(&mut self, now: Instant, id: SvrId, load: SvrLoad) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.load = Some(Reported { load, at: now });
+        peer.predictions.on_report(now);
+        self.on_peer_state(now, id, load.state);
+        self.ranks_changed = true;
+    }
+
+    /// Load that a server has by now, as far as we can tell; None if that is nothing to build on.
+    pub(super) fn predicted(&self, now: Instant, id: SvrId) -> Option<f64> {
+        let peer = self.peers.get(&id)?;
+        let reported = peer.load.filter(|reported| now < reported.at + STALE)?;
+        Some(peer.predictions.predict(reported.load.current))
+    }
+
+    /// The servers below `limit` of their max-load that may get callers, best first: fresh reports before
+    /// older ones, then by share, then by svr-id.
+    pub(super) fn candidates(&self, now: Instant, limit: f64) -> Vec<Candidate> {
+        let candidate = |(&id, peer): (&SvrId, &Peer)| {
+            let reported = peer.load?;
+            let is_target = peer.is_serving() && peer.uri.is_some();
+            let share = self.predicted(now, id)? / f64::from(reported.load.max_load);
+            let is_open = reported.load.state != SvrState::Full || limit > 1.0;
+            (is_target && is_open && share < limit).then_some(Candidate {
+                svr_id: id,
+                is_fresh: now < reported.at + FRESH,
+                share,
+            })
+        };
+        let mut candidates: Vec<Candidate> = self.peers.iter().filter_map(candidate).collect();
+        candidates.sort_by(|a, b| {
+            let by_freshness = b.is_fresh.cmp(&a.is_fresh);
+            by_freshness
+                .then(a.share.total_cmp(&b.share))
+                .then(a.svr_id.cmp(&b.svr_id))
+        });
+        candidates
+    }
+
+    /// Somebody has been sent there.
+    pub(super) fn predict(&mut self, now: Instant, id: SvrId, participants: u32) {
+        let load = self.own.per_participant() * f64::from(participants);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && let Some(reported) = peer.load
+        {
+            peer.predictions.add(now, reported.load.current, load);
+        }
+    }
+
+    /// Predicted load and maximum of all that serve, this server with them.
+    pub(super) fn total(&self, now: Instant) -> (f64, f64) {
+        let (mut load, mut max) = (0.0, 0.0);
+        if self.state == SvrState::Active && self.own.is_known() {
+            load += self.own.predicted();
+            max += f64::from(self.own.measured.max);
+        }
+        for (&id, peer) in &self.peers {
+            if let Some(reported) = peer.load
+                && let Some(predicted) = self.predicted(now, id)
+                && peer.is_serving()
+            {
+                load += predicted;
+                max += f64::from(reported.load.max_load);
+            }
+        }
+        (load, max)
+    }
+}

@@ -1,0 +1,341 @@
+//! Users of a server that has died are called back by one that lives.
+//!
+//! Each survivor finds by itself which of them calls whom: of those that have users of the conference the one
+//! that a hash of user and server picks; where none has, the lowest svr-id has the least loaded do it. Should
+//! two of them differ and both call, the second call is refused by the phone, as its dialog is replaced.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use cfw::SvrId;
+use cfw::dist_conf::message::{ConfUser, Element, Op, ParticipantOp};
+
+use super::Cluster;
+use super::decisions::What;
+use super::exchange::{Asker, Purpose};
+use super::interface::Output;
+use super::timers::Timer;
+use crate::focus::RoomName;
+use crate::focus::liaison::Order;
+
+/// How fast users are called.
+const PACE: Duration = Duration::from_millis(50);
+const CALLS_PER_PACE: usize = 20;
+
+/// A call that is neither taken nor refused by then has failed.
+const CALL_FOR: Duration = Duration::from_secs(60);
+
+/// How often somebody is called, and how long it is waited in between.
+const ATTEMPTS: u8 = 2;
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Users that wait to be called, and that are being called.
+const JOBS_MAX: usize = 65_536;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recall {
+    waiting: VecDeque<Job>,
+    calls: BTreeMap<(String, String), Call>,
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    dead: SvrId,
+    room: String,
+    endpoint: String,
+    attempt: u8,
+    at: Instant,
+}
+
+/// A user who is being called.
+#[derive(Clone, Debug)]
+struct Call {
+    job: Job,
+    /// Who waits for what becomes of it.
+    asker: Asker,
+    until: Instant,
+}
+
+impl Recall {
+    /// The server lives after all: its users have their calls.
+    pub(super) fn forgive(&mut self, id: SvrId) {
+        self.waiting.retain(|job| job.dead != id);
+    }
+}
+
+impl Cluster {
+    /// A user of a dead server is called back, if that is this server's business.
+    pub(super) fn plan_recall(&mut self, now: Instant, dead: SvrId, room: &str, endpoint: &str) {
+        let own = self.config.svr_id;
+        let key = (dead, endpoint.to_owned());
+        let Some(conference) = self.rosters.get(room) else {
+            return;
+        };
+        let Some(user) = conference.users.get(&key) else {
+            return;
+        };
+        if !user.is_present() || user.user.reach.is_none() {
+            return;
+        }
+        let serving = self.serving();
+        let holders: BTreeSet<SvrId> = conference.holders();
+        let holders = holders
+            .into_iter()
+            .filter(|id| *id != dead && serving.contains(id));
+        let chosen = holders.max_by_key(|id| hash(&[&user.user.entity, endpoint, id.as_str()]));
+        let is_ours = match chosen {
+            Some(chosen) => chosen == own,
+            None => serving.first() == Some(&own),
+        };
+        if is_ours && self.recall.waiting.len() < JOBS_MAX {
+            self.recall.waiting.push_back(Job {
+                dead,
+                room: room.to_owned(),
+                endpoint: endpoint.to_owned(),
+                attempt: 1,
+                at: now,
+            });
+            self.timers.set(now, Timer::Pace);
+        }
+    }
+
+    /// Calls the next.
+    pub(super) fn pace_recalls(&mut self, now: Instant) {
+        let is_late = |(_, call): &(&(String, String), &Call)| now >= call.until;
+        let late: Vec<_> = self
+            .recall
+            .calls
+            .iter()
+            .filter(is_late)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for (room, endpoint) in late {
+            self.on_taken_over(now, &room, &endpoint, 510);
+        }
+        for _ in 0..CALLS_PER_PACE {
+            let Some(at) = self.recall.waiting.iter().position(|job| job.at <= now) else {
+                break;
+            };
+            if let Some(job) = self.recall.waiting.remove(at) {
+                self.recall_user(now, job);
+            }
+        }
+        if !self.recall.waiting.is_empty() {
+            self.timers.set(now + PACE, Timer::Pace);
+        }
+    }
+
+    fn recall_user(&mut self, now: Instant, job: Job) {
+        let own = self.config.svr_id;
+        let conference = self.rosters.get(&job.room);
+        let key = (job.dead, job.endpoint.clone());
+        let Some(user) = conference.and_then(|it| it.users.get(&key)) else {
+            // He is back by himself.
+            return;
+        };
+        let has_holder = conference.is_some_and(|it| it.holders().contains(&own));
+        let user = user.user.clone();
+        let here = match self.own.is_known() {
+            true => self.own.predicted() / f64::from(self.own.measured.max),
+            false => 0.0,
+        };
+        // Where nobody of the conference is left, the least loaded takes its users.
+        let limit = if has_holder { f64::INFINITY } else { here };
+        let least = self
+            .candidates(now, 1.0)
+            .first()
+            .filter(|best| best.share < limit)
+            .copied();
+        let elsewhere = least.filter(|_| !has_holder || !self.own.is_below_cap());
+        if let Some(target) = elsewhere.map(|best| best.svr_id)
+            && self.ask_to_recall(now, &job, &user, target)
+        {
+            self.predict(now, target, 1);
+            self.decide_user(
+                now,
+                What::Recall,
+                &job.room,
+                &user.entity,
+                target,
+                "its server has died",
+            );
+            return;
+        }
+        if !self.own.is_below_cap() {
+            let reason = "its server has died, and no other has room";
+            self.decide_user(now, What::Recall, &job.room, &user.entity, own, reason);
+            return;
+        }
+        self.decide_user(
+            now,
+            What::Recall,
+            &job.room,
+            &user.entity,
+            own,
+            "its server has died",
+        );
+        self.take_over(now, job, user, Asker::Nobody);
+    }
+
+    fn ask_to_recall(&mut self, now: Instant, job: &Job, user: &ConfUser, target: SvrId) -> bool {
+        let op = ParticipantOp {
+            op: Op::Create,
+            conf_obj_id: job.room.clone(),
+            entity: user.entity.clone(),
+            endpoint: Some(job.endpoint.clone()),
+            svr_id: Some(job.dead),
+            move_to: Some(target),
+            muted: Some(user.muted),
+            role: user.role.clone(),
+            reach: user.reach.clone(),
+        };
+        let purpose = Purpose::Recall {
+            room: job.room.clone(),
+            endpoint: job.endpoint.clone(),
+        };
+        self.send(now, target, vec![Element::Participant(op)], purpose)
+    }
+
+    /// A user is called by a shard of this server, in place of the call that he has or had elsewhere.
+    fn take_over(&mut self, now: Instant, job: Job, user: ConfUser, asker: Asker) -> bool {
+        let (Some(room), Some(reach)) = (RoomName::from_user(&job.room), user.reach.clone()) else {
+            return false;
+        };
+        let shard = self.shard_for(&job.room);
+        self.own.grant();
+        let key = (job.room.clone(), job.endpoint.clone());
+        let until = now + CALL_FOR;
+        self.recall.calls.insert(key, Call { job, asker, until });
+        let user = Box::new(user);
+        let order = Order::TakeOver { room, user, reach };
+        self.outputs.push_back(Output::Order { shard, order });
+        true
+    }
+
+    /// The shard that has most of a conference; of one that is new here, any, and always the same.
+    pub(super) fn shard_for(&self, room: &str) -> usize {
+        let home = self.rosters.get(room).and_then(|it| it.home());
+        home.unwrap_or_else(|| (hash(&[room]) % self.config.shards.max(1) as u64) as usize)
+    }
+
+    /// Another server asks that a user be called here. Err: a status.
+    pub(super) fn on_handed(
+        &mut self,
+        now: Instant,
+        op: ParticipantOp,
+        from: SvrId,
+        asker: Asker,
+    ) -> Result<(), u16> {
+        let serves = self.state == cfw::dist_conf::load::SvrState::Active;
+        if !serves || !self.own.is_below_cap() || self.recall.calls.len() >= JOBS_MAX {
+            return Err(511);
+        }
+        let (Some(endpoint), true) = (op.endpoint, op.reach.is_some()) else {
+            return Err(400);
+        };
+        let dead = op.svr_id.unwrap_or(from);
+        let known = self.rosters.get(&op.conf_obj_id);
+        let known = known.and_then(|it| it.users.get(&(dead, endpoint.clone())));
+        let user = ConfUser {
+            entity: op.entity,
+            svr_id: Some(dead),
+            endpoint: endpoint.clone(),
+            display_name: known.and_then(|it| it.user.display_name.clone()),
+            status: cfw::dist_conf::message::UserStatus::Connected,
+            ssrc: None,
+            codec: None,
+            role: op.role,
+            muted: op.muted.unwrap_or(false),
+            joined: known.and_then(|it| it.user.joined),
+            reach: op.reach,
+        };
+        let job = Job {
+            dead,
+            room: op.conf_obj_id,
+            endpoint,
+            attempt: ATTEMPTS,
+            at: now,
+        };
+        match self.take_over(now, job, user, asker) {
+            true => Ok(()),
+            false => Err(400),
+        }
+    }
+
+    /// A call of ours to such a user has been taken, or not. False: it is none.
+    pub(super) fn on_taken_over(
+        &mut self,
+        now: Instant,
+        room: &str,
+        endpoint: &str,
+        status: u16,
+    ) -> bool {
+        let key = (room.to_owned(), endpoint.to_owned());
+        let Some(Call { job, asker, .. }) = self.recall.calls.remove(&key) else {
+            return false;
+        };
+        let is_done = status / 100 == 2;
+        self.answer(
+            asker,
+            cfw::dist_conf::message::OpResult {
+                op: "conf_prtcs_create".to_owned(),
+                status: if is_done { 200 } else { status },
+                conf_obj_id: Some(job.room.clone()),
+                ver: None,
+            },
+        );
+        if asker == Asker::Nobody {
+            self.after_attempt(now, job, is_done);
+        }
+        true
+    }
+
+    /// What became of a request that another server call a user of a dead one.
+    pub(super) fn on_recalled(&mut self, now: Instant, room: &str, endpoint: &str, status: u16) {
+        let own = self.config.svr_id;
+        let conference = self.rosters.get(room);
+        let mut users = conference.into_iter().flat_map(|it| &it.users);
+        let orphan = users.find(|((_, it), user)| it == endpoint && user.orphaned.is_some());
+        let dead = orphan.map(|((dead, _), _)| *dead);
+        if let Some(dead) = dead.filter(|dead| *dead != own) {
+            let job = Job {
+                dead,
+                room: room.to_owned(),
+                endpoint: endpoint.to_owned(),
+                attempt: 1,
+                at: now,
+            };
+            self.after_attempt(now, job, status / 100 == 2);
+        }
+    }
+
+    fn after_attempt(&mut self, now: Instant, mut job: Job, is_done: bool) {
+        if is_done {
+            let is_orphan = self
+                .rosters
+                .get(&job.room)
+                .and_then(|it| it.users.get(&(job.dead, job.endpoint.clone())))
+                .is_some_and(|user| user.orphaned.is_some());
+            if is_orphan {
+                self.drop_remote(now, &job.room, job.dead, &job.endpoint);
+            }
+        } else if job.attempt < ATTEMPTS && self.recall.waiting.len() < JOBS_MAX {
+            job.attempt += 1;
+            job.at = now + AGAIN_AFTER;
+            self.timers.set(job.at, Timer::Pace);
+            self.recall.waiting.push_back(job);
+        }
+    }
+}
+
+/// FNV-1a (Fowler, Noll, Vo) with a last mix: the same on every server, whatever it runs on.
+pub(super) fn hash(texts: &[&str]) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for text in texts {
+        for byte in text.bytes().chain([0xFF]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+    hash ^= hash >> 32;
+    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 8
+}

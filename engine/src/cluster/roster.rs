@@ -1,0 +1,277 @@
+//! Who is in which conference, on all servers.
+//!
+//! A user is a fact of his server: it alone tells of him, and what several tell is united. A conference's own
+//! state (its owner, its lock) is written by its owner alone; where two versions meet, the higher epoch wins,
+//! then the higher version, then the higher svr-id of the owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use cfw::SvrId;
+use cfw::dist_conf::message::{ConfInfo, ConfState, ConfUser, UserStatus, Users};
+
+use super::trunks::Trunk;
+
+/// Conferences and users kept, of all servers. What is beyond is not taken from peers; this server's own
+/// are bounded by what it carries.
+pub(super) const CONFERENCES_MAX: usize = 262_144;
+pub(super) const USERS_MAX: usize = 1_048_576;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rosters {
+    pub(super) conferences: BTreeMap<String, Conference>,
+    users: usize,
+    /// Of this server, by conference and endpoint, with their shards.
+    pub(super) local: BTreeMap<(String, String), usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Conference {
+    pub(super) object: Object,
+    pub(super) users: BTreeMap<(SvrId, String), User>,
+    /// Shards where somebody subscribes to it.
+    pub(super) watched: BTreeSet<usize>,
+    pub(super) trunks: BTreeMap<SvrId, Trunk>,
+    /// Since when nobody is in it.
+    pub(super) empty: Option<Instant>,
+}
+
+/// A conference's own state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) owner: SvrId,
+    pub(super) epoch: u64,
+    pub(super) ver: u64,
+    pub(super) locked: bool,
+    pub(super) max_users: Option<u32>,
+    pub(super) subject: Option<String>,
+    pub(super) is_deleted: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    pub(super) user: ConfUser,
+    /// Where he is, if it is here.
+    pub(super) shard: Option<usize>,
+    pub(super) generation: u64,
+    /// Since when his server is dead.
+    pub(super) orphaned: Option<Instant>,
+}
+
+impl User {
+    /// He can hear and be heard.
+    pub(super) fn is_present(&self) -> bool {
+        let status = self.user.status;
+        let is_in = matches!(
+            status,
+            UserStatus::Connected | UserStatus::OnHold | UserStatus::MutedViaFocus
+        );
+        is_in && self.orphaned.is_none()
+    }
+}
+
+impl Object {
+    fn rank(&self) -> (u64, u64, SvrId) {
+        (self.epoch, self.ver, self.owner)
+    }
+
+    /// Takes the other over if it is of a higher rank.
+    pub(super) fn merge(&mut self, other: Self) -> bool {
+        let wins = other.rank() > self.rank();
+        if wins {
+            *self = other;
+        }
+        wins
+    }
+
+    /// None: the sender says nothing of it, as by the paper alone.
+    pub(super) fn read(told: &Users) -> Option<Self> {
+        Some(Self {
+            owner: told.owner?,
+            epoch: told.epoch,
+            ver: told.ver,
+            locked: told.locked,
+            max_users: told.max_users,
+            subject: told.subject.clone(),
+            is_deleted: told.state == ConfState::Deleted,
+        })
+    }
+
+    pub(super) fn write(&self, id: &str, full: bool, users: Vec<ConfUser>) -> Users {
+        Users {
+            conf_obj_id: id.to_owned(),
+            owner: Some(self.owner),
+            ver: self.ver,
+            epoch: self.epoch,
+            state: match self.is_deleted {
+                true => ConfState::Deleted,
+                false => ConfState::Active,
+            },
+            locked: self.locked,
+            max_users: self.max_users,
+            subject: self.subject.clone(),
+            full,
+            users,
+        }
+    }
+}
+
+impl Conference {
+    pub(super) fn new(object: Object, now: Instant) -> Self {
+        Self {
+            object,
+            users: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            trunks: BTreeMap::new(),
+            empty: Some(now),
+        }
+    }
+
+    /// Shards of this server that have a part of it, or watch it.
+    pub(super) fn shards(&self) -> BTreeSet<usize> {
+        let local = self.users.values().filter_map(|user| user.shard);
+        local.chain(self.watched.iter().copied()).collect()
+    }
+
+    /// Servers with somebody who can be heard.
+    pub(super) fn holders(&self) -> BTreeSet<SvrId> {
+        let present = self.users.iter().filter(|(_, user)| user.is_present());
+        present.map(|((svr_id, _), _)| *svr_id).collect()
+    }
+
+    /// The shard of this server with most users of it, the lowest of several.
+    pub(super) fn home(&self) -> Option<usize> {
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for shard in self.users.values().filter_map(|user| user.shard) {
+            *counts.entry(shard).or_default() += 1;
+        }
+        let most = counts.values().copied().max()?;
+        counts
+            .into_iter()
+            .find(|(_, count)| *count == most)
+            .map(|(shard, _)| shard)
+    }
+
+    pub(super) fn count_present(&self) -> usize {
+        self.users.values().filter(|user| user.is_present()).count()
+    }
+}
+
+impl Rosters {
+    pub(super) fn get(&self, room: &str) -> Option<&Conference> {
+        self.conferences.get(room)
+    }
+
+    pub(super) fn get_mut(&mut self, room: &str) -> Option<&mut Conference> {
+        self.conferences.get_mut(room)
+    }
+
+    /// Whether a peer may tell of one more conference and user.
+    pub(super) fn has_space(&self) -> bool {
+        self.conferences.len() < CONFERENCES_MAX && self.users < USERS_MAX
+    }
+
+    /// Adds or changes a user. True if anything but his generation is new.
+    pub(super) fn put(&mut self, room: &str, svr_id: SvrId, user: User) -> bool {
+        let Some(conference) = self.conferences.get_mut(room) else {
+            return false;
+        };
+        conference.empty = None;
+        let key = (svr_id, user.user.endpoint.clone());
+        if let Some(shard) = user.shard {
+            let local = (room.to_owned(), user.user.endpoint.clone());
+            self.local.insert(local, shard);
+        }
+        match conference.users.get_mut(&key) {
+            Some(known) => {
+                let is_news = known.user != user.user
+                    || known.shard != user.shard
+                    || known.orphaned != user.orphaned;
+                *known = user;
+                is_news
+            }
+            None => {
+                conference.users.insert(key, user);
+                self.users += 1;
+                true
+            }
+        }
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        now: Instant,
+        room: &str,
+        svr_id: SvrId,
+        endpoint: &str,
+    ) -> Option<User> {
+        let conference = self.conferences.get_mut(room)?;
+        let removed = conference.users.remove(&(svr_id, endpoint.to_owned()))?;
+        self.users -= 1;
+        if removed.shard.is_some() {
+            self.local.remove(&(room.to_owned(), endpoint.to_owned()));
+        }
+        if conference.users.is_empty() {
+            conference.empty = Some(now);
+        }
+        Some(removed)
+    }
+
+    /// Names of conferences and endpoints of the users of a server that `chosen` picks.
+    pub(super) fn users_of(
+        &self,
+        svr_id: SvrId,
+        chosen: impl Fn(&User) -> bool,
+    ) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for (room, conference) in &self.conferences {
+            let of_server = conference
+                .users
+                .range((svr_id, String::new())..)
+                .take_while(|((id, _), _)| *id == svr_id);
+            for ((_, endpoint), user) in of_server {
+                if chosen(user) {
+                    found.push((room.clone(), endpoint.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// This server's users, and the state of conferences where it has some or which it owns, in parts of so
+    /// many users; at least one part.
+    pub(super) fn snapshot(&self, own: SvrId, users_max: usize) -> Vec<ConfInfo> {
+        let mut parts = vec![ConfInfo::default()];
+        let mut space = users_max;
+        for (room, conference) in &self.conferences {
+            let users: Vec<ConfUser> = conference
+                .users
+                .range((own, String::new())..)
+                .take_while(|((id, _), _)| *id == own)
+                .map(|(_, user)| user.user.clone())
+                .collect();
+            if users.is_empty() && conference.object.owner != own {
+                continue;
+            }
+            let mut users = users.as_slice();
+            loop {
+                // A conference counts as a user, so that many empty ones are parted too.
+                let (now, later) = users.split_at(users.len().min(space.saturating_sub(1)));
+                let told = conference.object.write(room, false, now.to_vec());
+                if let Some(part) = parts.last_mut() {
+                    part.conferences.push(told);
+                }
+                space = space.saturating_sub(now.len() + 1);
+                if space <= 1 {
+                    parts.push(ConfInfo::default());
+                    space = users_max;
+                }
+                users = later;
+                if users.is_empty() {
+                    break;
+                }
+            }
+        }
+        parts
+    }
+}

@@ -1,0 +1,520 @@
+//! What is told of users and conferences: to the other servers, and to the shards of this one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cfw::SvrId;
+use cfw::dist_conf::message::{ConfInfo, ConfUser, Element, UserStatus, Users};
+
+use super::Cluster;
+use super::decisions::What;
+use super::exchange::USERS_PER_MESSAGE;
+use super::interface::Output;
+use super::roster::{Conference, Object, User};
+use super::timers::Timer;
+use crate::focus::RoomName;
+use crate::focus::liaison::{Order, Wish};
+
+/// Changes within this time are told together.
+const FLUSH_AFTER: Duration = Duration::from_millis(20);
+
+/// A conference with nobody in it ends after this: somebody may be on his way.
+const EMPTY_FOR: Duration = Duration::from_secs(30);
+
+/// One whose owner says nothing about its end is forgotten by the others after this.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(90);
+
+/// A user of a dead server stays in the roster for so long, as disconnected.
+const ORPHANED_FOR: Duration = Duration::from_secs(30);
+
+/// What is yet to be told to peers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    /// Conferences, and the local users in them that are new, have changed or have gone: their endpoints
+    /// and entities.
+    rooms: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Cluster {
+    /// The conference, made here if it is new.
+    pub(super) fn conference_here(&mut self, now: Instant, room: &str) -> &mut Conference {
+        let object = Object {
+            owner: self.config.svr_id,
+            epoch: self.epoch,
+            ver: 1,
+            locked: false,
+            max_users: None,
+            subject: None,
+            is_deleted: false,
+        };
+        self.rosters
+            .conferences
+            .entry(room.to_owned())
+            .or_insert_with(|| Conference::new(object, now))
+    }
+
+    /// A shard tells of a user of its own.
+    pub(super) fn on_user(&mut self, now: Instant, shard: usize, room: &RoomName, user: ConfUser) {
+        let room = room.as_str();
+        if user.status == UserStatus::Disconnected {
+            self.on_user_gone(now, room, &user.endpoint);
+            return;
+        }
+        let own = self.config.svr_id;
+        let conference = self.conference_here(now, room);
+        let had_part = conference.shards().contains(&shard);
+        if conference.object.is_deleted {
+            // He came while it was ended: it goes on, and here.
+            conference.object.is_deleted = false;
+            conference.object.owner = own;
+            conference.object.ver += 1;
+        }
+        let (endpoint, entity) = (user.endpoint.clone(), user.entity.clone());
+        let user = User {
+            user: ConfUser {
+                svr_id: Some(own),
+                ..user
+            },
+            shard: Some(shard),
+            generation: 0,
+            orphaned: None,
+        };
+        if !had_part {
+            self.hand_over(room, shard);
+        }
+        if self.rosters.put(room, own, user) {
+            self.distribute(room, own, &endpoint);
+            self.changed(now, room, Some((&endpoint, &entity)));
+            self.replace_orphans(now, room, own, &endpoint);
+        }
+    }
+
+    pub(super) fn on_user_gone(&mut self, now: Instant, room: &str, endpoint: &str) {
+        let own = self.config.svr_id;
+        if let Some(removed) = self.rosters.remove(now, room, own, endpoint) {
+            self.distribute_gone(room, own, endpoint, removed.shard);
+            self.changed(now, room, Some((endpoint, &removed.user.entity)));
+        }
+    }
+
+    pub(super) fn on_watched(&mut self, now: Instant, shard: usize, room: &str, watched: bool) {
+        if !watched {
+            if let Some(conference) = self.rosters.get_mut(room) {
+                conference.watched.remove(&shard);
+            }
+            return;
+        }
+        let conference = self.conference_here(now, room);
+        let had_part = conference.shards().contains(&shard);
+        conference.watched.insert(shard);
+        if !had_part {
+            self.hand_over(room, shard);
+        }
+    }
+
+    /// A shard gets a part of a conference: it is told of everybody who is not on it.
+    fn hand_over(&mut self, room: &str, shard: usize) {
+        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
+        else {
+            return;
+        };
+        for user in conference.users.values() {
+            if user.shard != Some(shard) {
+                let (room, user) = (name.clone(), Box::new(user.user.clone()));
+                let order = Order::Remote { room, user };
+                self.outputs.push_back(Output::Order { shard, order });
+            }
+        }
+        if conference.object.locked {
+            let (room, locked) = (name, true);
+            let order = Order::Lock { room, locked };
+            self.outputs.push_back(Output::Order { shard, order });
+        }
+    }
+
+    /// All shards with a part are told of a user, but his own.
+    fn distribute(&mut self, room: &str, svr_id: SvrId, endpoint: &str) {
+        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
+        else {
+            return;
+        };
+        let Some(user) = conference.users.get(&(svr_id, endpoint.to_owned())) else {
+            return;
+        };
+        for shard in conference.shards() {
+            if user.shard != Some(shard) {
+                let (room, user) = (name.clone(), Box::new(user.user.clone()));
+                let order = Order::Remote { room, user };
+                self.outputs.push_back(Output::Order { shard, order });
+            }
+        }
+    }
+
+    fn distribute_gone(
+        &mut self,
+        room: &str,
+        svr_id: SvrId,
+        endpoint: &str,
+        was_on: Option<usize>,
+    ) {
+        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
+        else {
+            return;
+        };
+        for shard in conference.shards() {
+            if was_on != Some(shard) {
+                let order = Order::RemoteGone {
+                    room: name.clone(),
+                    svr_id,
+                    endpoint: endpoint.to_owned(),
+                };
+                self.outputs.push_back(Output::Order { shard, order });
+            }
+        }
+    }
+
+    /// Something about a conference is to be told to peers: a user of this server, or its own state.
+    pub(super) fn changed(&mut self, now: Instant, room: &str, user: Option<(&str, &str)>) {
+        if self.changes.rooms.is_empty() {
+            self.timers.set(now + FLUSH_AFTER, Timer::Flush);
+        }
+        let users = self.changes.rooms.entry(room.to_owned()).or_default();
+        users.extend(user.map(|(endpoint, entity)| (endpoint.to_owned(), entity.to_owned())));
+        self.touched.insert(room.to_owned());
+    }
+
+    /// Tells peers of all changes.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let own = self.config.svr_id;
+        let (mut messages, mut message, mut count) = (Vec::new(), Vec::new(), 0);
+        for (room, users) in std::mem::take(&mut self.changes.rooms) {
+            let Some(conference) = self.rosters.get(&room) else {
+                continue;
+            };
+            let of_endpoint = |(endpoint, entity)| {
+                let key = (own, endpoint);
+                match conference.users.get(&key) {
+                    Some(user) => user.user.clone(),
+                    None => gone(own, key.1, entity),
+                }
+            };
+            let users: Vec<ConfUser> = users.into_iter().map(of_endpoint).collect();
+            // The conference's own state goes out even if no user has changed.
+            let none = users.is_empty().then_some(&[][..]);
+            for users in users.chunks(USERS_PER_MESSAGE).chain(none) {
+                message.push(conference.object.write(&room, false, users.to_vec()));
+                count += 1 + users.len();
+                if count >= USERS_PER_MESSAGE {
+                    count = 0;
+                    messages.push(std::mem::take(&mut message));
+                }
+            }
+        }
+        if !message.is_empty() {
+            messages.push(message);
+        }
+        for conferences in messages {
+            let info = ConfInfo {
+                part: 1,
+                parts: 1,
+                conferences,
+                ..ConfInfo::default()
+            };
+            self.broadcast(now, &[Element::ConfInfo(info)]);
+        }
+    }
+
+    /// A peer tells of conferences and of its users in them.
+    pub(super) fn on_conferences(&mut self, now: Instant, from: SvrId, info: ConfInfo) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let is_last = info.full && info.part >= info.parts;
+        if info.full && info.part <= 1 {
+            peer.generation += 1;
+        }
+        let generation = peer.generation;
+        for told in info.conferences {
+            self.on_told(now, from, generation, told);
+        }
+        if is_last {
+            let is_old = |user: &User| user.generation < generation;
+            for (room, endpoint) in self.rosters.users_of(from, is_old) {
+                self.drop_remote(now, &room, from, &endpoint);
+            }
+        }
+    }
+
+    fn on_told(&mut self, now: Instant, from: SvrId, generation: u64, told: Users) {
+        let room = told.conf_obj_id.clone();
+        if RoomName::from_user(&room).is_none() {
+            return;
+        }
+        let object = Object::read(&told);
+        self.on_object(now, &room, from, object, !told.users.is_empty());
+        if self.rosters.get(&room).is_none() {
+            return;
+        }
+        let mut listed = BTreeSet::new();
+        for mut user in told.users {
+            if user.svr_id.is_some_and(|id| id != from) {
+                continue;
+            }
+            user.svr_id = Some(from);
+            if told.full {
+                listed.insert(user.endpoint.clone());
+            }
+            if user.status == UserStatus::Disconnected {
+                self.drop_remote(now, &room, from, &user.endpoint);
+                continue;
+            }
+            if !self.rosters.has_space() {
+                continue;
+            }
+            let endpoint = user.endpoint.clone();
+            let user = User {
+                user,
+                shard: None,
+                generation,
+                orphaned: None,
+            };
+            if self.rosters.put(&room, from, user) {
+                self.distribute(&room, from, &endpoint);
+                self.replace_orphans(now, &room, from, &endpoint);
+                self.touched.insert(room.clone());
+            }
+        }
+        if told.full {
+            let users = self.rosters.get(&room).map(|it| it.users.keys());
+            let of_peer = users.into_iter().flatten().filter(|(id, _)| *id == from);
+            let unlisted = of_peer.filter(|(_, endpoint)| !listed.contains(endpoint));
+            let unlisted: Vec<String> = unlisted.map(|(_, it)| it.clone()).collect();
+            for endpoint in unlisted {
+                self.drop_remote(now, &room, from, &endpoint);
+            }
+        }
+    }
+
+    /// The state of a conference as a peer has it.
+    fn on_object(
+        &mut self,
+        now: Instant,
+        room: &str,
+        from: SvrId,
+        object: Option<Object>,
+        has_users: bool,
+    ) {
+        let object = object.unwrap_or(Object {
+            // By the paper alone: who tells of it first owns it.
+            owner: from,
+            epoch: 0,
+            ver: 0,
+            locked: false,
+            max_users: None,
+            subject: None,
+            is_deleted: false,
+        });
+        let own = self.config.svr_id;
+        let Some(known) = self.rosters.get_mut(room) else {
+            if self.rosters.has_space() && (!object.is_deleted || has_users) {
+                let conference = Conference::new(object, now);
+                self.rosters.conferences.insert(room.to_owned(), conference);
+            }
+            return;
+        };
+        let before = known.object.clone();
+        if !known.object.merge(object) {
+            return;
+        }
+        let has_local = known.users.keys().any(|(id, _)| *id == own);
+        if known.object.is_deleted && has_local {
+            // Its end and our user's coming have crossed.
+            known.object.is_deleted = false;
+            known.object.owner = own;
+            known.object.ver += 1;
+            self.changed(now, room, None);
+        }
+        self.on_object_changed(room, &before);
+        self.touched.insert(room.to_owned());
+    }
+
+    /// Tells the shards what of a conference's state concerns them.
+    pub(super) fn on_object_changed(&mut self, room: &str, before: &Object) {
+        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
+        else {
+            return;
+        };
+        let locked = conference.object.locked;
+        if locked != before.locked {
+            for shard in conference.shards() {
+                let room = name.clone();
+                let order = Order::Lock { room, locked };
+                self.outputs.push_back(Output::Order { shard, order });
+            }
+        }
+    }
+
+    pub(super) fn drop_remote(&mut self, now: Instant, room: &str, svr_id: SvrId, endpoint: &str) {
+        if self.rosters.remove(now, room, svr_id, endpoint).is_some() {
+            self.distribute_gone(room, svr_id, endpoint, None);
+            self.touched.insert(room.to_owned());
+        }
+    }
+
+    /// Somebody whose server has died is there again, by another call.
+    fn replace_orphans(&mut self, now: Instant, room: &str, svr_id: SvrId, endpoint: &str) {
+        let Some(conference) = self.rosters.get(room) else {
+            return;
+        };
+        let key = (svr_id, endpoint.to_owned());
+        let Some(entity) = conference.users.get(&key).map(|user| &user.user.entity) else {
+            return;
+        };
+        let mut users = conference.users.iter();
+        let orphan = users.find(|(_, user)| user.orphaned.is_some() && user.user.entity == *entity);
+        if let Some(((dead, orphan), _)) = orphan {
+            let (dead, orphan) = (*dead, orphan.clone());
+            self.drop_remote(now, room, dead, &orphan);
+        }
+    }
+
+    /// The users of a server that is dead, or has begun a new life, are without a call.
+    pub(super) fn on_users_orphaned(&mut self, now: Instant, dead: SvrId, recalled: bool) {
+        for (room, endpoint) in self.rosters.users_of(dead, |user| user.orphaned.is_none()) {
+            if recalled && self.config.recall {
+                self.plan_recall(now, dead, &room, &endpoint);
+            }
+            let conference = self.rosters.get_mut(&room);
+            let key = (dead, endpoint.clone());
+            if let Some(user) = conference.and_then(|it| it.users.get_mut(&key)) {
+                user.user.status = UserStatus::Disconnected;
+                user.orphaned = Some(now);
+            }
+            self.distribute(&room, dead, &endpoint);
+            self.touched.insert(room);
+        }
+    }
+
+    /// Conferences whose owner has gone get one: the lowest svr-id that has users of it, else the lowest
+    /// that lives.
+    pub(super) fn adopt_orphans(&mut self, now: Instant) {
+        let own = self.config.svr_id;
+        let owners: BTreeSet<SvrId> = self
+            .rosters
+            .conferences
+            .values()
+            .map(|it| it.object.owner)
+            .collect();
+        let gone: BTreeSet<SvrId> = owners.into_iter().filter(|id| self.is_gone(*id)).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let lowest = self.serving().into_iter().next().unwrap_or(own);
+        let mut adopted = Vec::new();
+        for (room, conference) in &self.rosters.conferences {
+            if !gone.contains(&conference.object.owner) {
+                continue;
+            }
+            let holder = conference
+                .holders()
+                .into_iter()
+                .find(|id| self.is_alive(*id));
+            if holder.unwrap_or(lowest) == own {
+                adopted.push(room.clone());
+            }
+        }
+        for room in adopted {
+            let Some(conference) = self.rosters.get_mut(&room) else {
+                continue;
+            };
+            let object = &mut conference.object;
+            let before = std::mem::replace(&mut object.owner, own);
+            object.epoch += 1;
+            object.ver += 1;
+            let reason = format!("its owner {before} has gone");
+            self.decide(now, What::Adopt, Some(&room), Some(before), reason);
+            self.changed(now, &room, None);
+        }
+    }
+
+    /// Each second: conferences with nobody in them end, users of dead servers are forgotten.
+    pub(super) fn tidy_rosters(&mut self, now: Instant) {
+        let own = self.config.svr_id;
+        let (mut ended, mut forgotten, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+        for (room, conference) in &self.rosters.conferences {
+            for ((svr_id, endpoint), user) in &conference.users {
+                if user
+                    .orphaned
+                    .is_some_and(|since| now >= since + ORPHANED_FOR)
+                {
+                    orphans.push((room.clone(), *svr_id, endpoint.clone()));
+                }
+            }
+            let Some(empty) = conference.empty else {
+                continue;
+            };
+            let is_ours = conference.object.owner == own;
+            let is_kept = self.expected.contains_key(room) || !conference.watched.is_empty();
+            if is_ours && !is_kept && now >= empty + EMPTY_FOR {
+                ended.push(room.clone());
+            } else if !is_ours && conference.watched.is_empty() {
+                if conference.object.is_deleted || now >= empty + FORGOTTEN_AFTER {
+                    forgotten.push(room.clone());
+                }
+            }
+        }
+        for (room, svr_id, endpoint) in orphans {
+            self.drop_remote(now, &room, svr_id, &endpoint);
+        }
+        for room in &ended {
+            if let Some(conference) = self.rosters.get_mut(room) {
+                conference.object.is_deleted = true;
+                conference.object.ver += 1;
+            }
+            self.changed(now, room, None);
+        }
+        if !ended.is_empty() {
+            self.flush(now);
+        }
+        for room in ended.iter().chain(&forgotten) {
+            self.rosters.conferences.remove(room);
+        }
+    }
+
+    /// Ends all calls of this server in a conference.
+    pub(super) fn end_local(&mut self, room: &str, reason: &str) {
+        let Some(name) = RoomName::from_user(room) else {
+            return;
+        };
+        let Some(conference) = self.rosters.get(room) else {
+            return;
+        };
+        for ((_, endpoint), user) in &conference.users {
+            if let Some(shard) = user.shard {
+                let order = Order::Wish {
+                    room: name.clone(),
+                    endpoint: endpoint.clone(),
+                    what: Wish::End(reason.to_owned()),
+                };
+                self.outputs.push_back(Output::Order { shard, order });
+            }
+        }
+    }
+}
+
+/// What is told of a user who has gone.
+fn gone(svr_id: SvrId, endpoint: String, entity: String) -> ConfUser {
+    ConfUser {
+        entity,
+        svr_id: Some(svr_id),
+        endpoint,
+        display_name: None,
+        status: UserStatus::Disconnected,
+        ssrc: None,
+        codec: None,
+        role: None,
+        muted: false,
+        joined: None,
+        reach: None,
+    }
+}
