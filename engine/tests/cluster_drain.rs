@@ -1,9 +1,9 @@
 //! A server gives its callers away and stands by: with phones that know Replaces, with those that know REFER
 //! only, and with those that know neither.
 
-mod common;
 #[path = "common/agent.rs"]
 mod agent;
+mod common;
 #[path = "common/crowd.rs"]
 mod crowd;
 
@@ -200,8 +200,14 @@ fn a_server_below_its_minimum_gives_its_callers_away() {
         crowd.call(&name, &server.uri(ROOM), REPLACES, tone);
     }
     crowd.wait_until("all are in", |crowd| crowd.up() == 3);
-    wait_for("one stands by", || [&a, &b].iter().any(|one| state(one) == "standby"));
-    let (idle, busy) = if state(&a) == "standby" { (&a, &b) } else { (&b, &a) };
+    wait_for("one stands by", || {
+        [&a, &b].iter().any(|one| state(one) == "standby")
+    });
+    let (idle, busy) = if state(&a) == "standby" {
+        (&a, &b)
+    } else {
+        (&b, &a)
+    };
     check_standby(idle, busy);
     check_all_on(&crowd, busy, 3);
     assert_eq!(state(busy), "active");

@@ -244,7 +244,9 @@ fn documents(name: &str) -> Vec<Yaml> {
 }
 
 fn of_kind<'a>(documents: &'a [Yaml], kind: &str) -> &'a Yaml {
-    let found = documents.iter().find(|one| one["kind"].as_str() == Some(kind));
+    let found = documents
+        .iter()
+        .find(|one| one["kind"].as_str() == Some(kind));
     found.unwrap_or_else(|| panic!("no {kind}"))
 }
 
@@ -264,7 +266,12 @@ fn kubernetes_files_can_be_read_and_their_settings_used() {
             };
             setting(name, value)
         };
-        environment.as_vec().expect("a list").iter().map(one).collect()
+        environment
+            .as_vec()
+            .expect("a list")
+            .iter()
+            .map(one)
+            .collect()
     };
     check_settings(&settings(&container["env"]), None);
 
@@ -287,7 +294,10 @@ fn kubernetes_files_can_be_read_and_their_settings_used() {
     let scaler = documents("kubernetes/hpa.yaml");
     let scaler = &of_kind(&scaler, "HorizontalPodAutoscaler")["spec"];
     assert_eq!(scaler["scaleTargetRef"]["name"].as_str(), name);
-    assert_eq!(scaler["scaleTargetRef"]["kind"].as_str(), set["kind"].as_str());
+    assert_eq!(
+        scaler["scaleTargetRef"]["kind"].as_str(),
+        set["kind"].as_str()
+    );
     assert_eq!(scaler["minReplicas"], set["spec"]["replicas"]);
     let account = &of_kind(&servers, "ServiceAccount")["metadata"]["name"];
     assert_eq!(&pod["spec"]["serviceAccountName"], account);

@@ -18,7 +18,9 @@ use std::process::{Command, Stdio};
 
 use agent::uri_in;
 use capture::{Capture, Flow, Frame, frames};
-use common::cluster::{Place, decisions, listed, peers, reserved, state, wait_for, wait_until_meshed};
+use common::cluster::{
+    Place, decisions, listed, peers, reserved, state, wait_for, wait_until_meshed,
+};
 use common::program::{Program, is_installed};
 use common::{PLENUM, Phone, Server, free_port, scratch};
 use crowd::{Crowd, NEITHER, Voice, Who, address_in};
@@ -57,7 +59,11 @@ fn check_spread(crowd: &Crowd, all: &[Who], first: &Server, others: &[&Server]) 
     for &who in all {
         // One redirect at most: whoever was sent on is not sent on again.
         let is_on_first = crowd.server(who) == Some(first.sip);
-        assert_eq!(crowd.story(who).redirects, u32::from(!is_on_first), "{who:?}");
+        assert_eq!(
+            crowd.story(who).redirects,
+            u32::from(!is_on_first),
+            "{who:?}"
+        );
     }
 }
 
@@ -205,11 +211,21 @@ fn check_wire(capture: &Capture, places: &[&Place]) {
     // Whoever is full names another server by its own address, and that the caller has been sent on.
     let first = places[0].sip;
     let mut redirects = 0;
-    for ((from, _), text) in messages.iter().filter(|(_, text)| text.starts_with("SIP/2.0 302 ")) {
-        assert_eq!(*from, first, "only callers of the first are sent on\n{text}");
+    for ((from, _), text) in messages
+        .iter()
+        .filter(|(_, text)| text.starts_with("SIP/2.0 302 "))
+    {
+        assert_eq!(
+            *from, first,
+            "only callers of the first are sent on\n{text}"
+        );
         let contact = uri_in(line(text, "Contact:").expect("a Contact")).trim();
         let target = address_in(contact);
-        assert!(places.iter().any(|place| place.sip == target && target != first));
+        assert!(
+            places
+                .iter()
+                .any(|place| place.sip == target && target != first)
+        );
         assert!(contact.starts_with("sip:lobby@"), "{contact}");
         let mut parameters = contact.split(';').skip(1);
         assert!(parameters.any(|one| one == "crt-hop=1"), "{contact}");
@@ -285,7 +301,10 @@ fn check_frames(Channel { active, passive }: &Channel) {
     assert_eq!(sync.header("Packages"), Some(PACKAGE));
     let keep_alive = sync.header("Keep-Alive").expect("a Keep-Alive");
     assert!((1..=600).contains(&keep_alive.parse::<u32>().unwrap()));
-    assert_eq!((&answer.trans_id, answer.what.as_str()), (&sync.trans_id, "200"));
+    assert_eq!(
+        (&answer.trans_id, answer.what.as_str()),
+        (&sync.trans_id, "200")
+    );
     assert_eq!(answer.header("Keep-Alive"), Some(keep_alive));
     assert_eq!(answer.header("Packages"), Some(PACKAGE));
 
@@ -345,7 +364,10 @@ fn check_schema(bodies: &[String]) {
             .output()
             .expect("xmllint runs");
         let said = String::from_utf8_lossy(&output.stderr);
-        let wrong: Vec<&str> = said.lines().filter(|line| !line.ends_with(" validates")).collect();
+        let wrong: Vec<&str> = said
+            .lines()
+            .filter(|line| !line.ends_with(" validates"))
+            .collect();
         let first = wrong.first().and_then(|line| line.split(':').next());
         let body = first.and_then(|file| fs::read_to_string(file).ok());
         assert!(output.status.success(), "{wrong:#?}\n{body:?}");
@@ -361,7 +383,9 @@ struct Started {
 impl Drop for Started {
     fn drop(&mut self) {
         if let Ok(pid) = fs::read_to_string(&self.pid_file) {
-            let _ = Command::new("kill").args(["-s", "KILL", pid.trim()]).status();
+            let _ = Command::new("kill")
+                .args(["-s", "KILL", pid.trim()])
+                .status();
         }
     }
 }
@@ -370,7 +394,8 @@ impl Drop for Started {
 fn a_hook_starts_the_reserved_server() {
     let [a, b, c] = ["A", "B", "C"].map(Place::new);
     let http = free_port();
-    let [log, pid_file, hook] = ["log", "pid", "hook"].map(|name| scratch(&format!("hooked-{name}")));
+    let [log, pid_file, hook] =
+        ["log", "pid", "hook"].map(|name| scratch(&format!("hooked-{name}")));
     let mut sets = c.sets(&[], &[MAX, "cluster.standby=true"]);
     sets.push(format!("sip.listen=udp:{0},tcp:{0}", c.sip));
     sets.push(format!("http.listen=127.0.0.1:{http}"));
@@ -404,7 +429,11 @@ fn a_hook_starts_the_reserved_server() {
     let said = fs::read_to_string(&log).unwrap();
     let expected = format!("C {}", c.control());
     assert!(said.lines().all(|line| line == expected), "{said}");
-    assert!(peers(&first).iter().any(|peer| peer.svr_id == "C" && peer.is_fresh()));
+    assert!(
+        peers(&first)
+            .iter()
+            .any(|peer| peer.svr_id == "C" && peer.is_fresh())
+    );
     crowd.hang_up_all();
     wait_for("all have left", || {
         first.participants() == 0 && second.participants() == 0
@@ -434,14 +463,25 @@ fn a_full_server_relays_where_nobody_follows_a_302() {
     second.wait_until("some are there", |second| second.participants() > 0);
     for &who in &all {
         assert_eq!(crowd.story(who).redirects, 0);
-        assert_eq!(crowd.server(who), Some(first.sip), "all know the first only");
+        assert_eq!(
+            crowd.server(who),
+            Some(first.sip),
+            "all know the first only"
+        );
     }
     // They hear each other, whichever server mixes for them.
     for &who in &all {
         crowd.forget(who);
     }
     crowd.wait_until("all hear", |crowd| {
-        let hears = |who: &&Who| crowd.heard(**who).iter().filter(|one| one.is_loud()).count() > 20;
+        let hears = |who: &&Who| {
+            crowd
+                .heard(**who)
+                .iter()
+                .filter(|one| one.is_loud())
+                .count()
+                > 20
+        };
         all.iter().filter(hears).count() == all.len()
     });
     crowd.hang_up_all();

@@ -115,7 +115,10 @@ fn a_tone_is_heard_on_every_server_once() {
         // come by whole milliseconds later.
         let heard = conference.hear_loud(who);
         let level = median(heard.iter().map(|one| one.rms).collect());
-        assert!((level / TONE_RMS - 1.0).abs() < 0.05, "{level} of {TONE_RMS}");
+        assert!(
+            (level / TONE_RMS - 1.0).abs() < 0.05,
+            "{level} of {TONE_RMS}"
+        );
         for one in &heard {
             assert_eq!(one.contributors, source, "{who:?}");
         }
@@ -136,8 +139,15 @@ fn speakers_on_different_servers_are_mixed_and_named() {
         let level = median(heard.iter().map(|one| one.rms).collect());
         // Powers add up.
         let expected = TONE_RMS * 2.0_f64.sqrt();
-        assert!((level / expected - 1.0).abs() < 0.1, "{level} of {expected}");
-        heard[0].contributors.iter().copied().collect::<BTreeSet<u32>>()
+        assert!(
+            (level / expected - 1.0).abs() < 0.1,
+            "{level} of {expected}"
+        );
+        heard[0]
+            .contributors
+            .iter()
+            .copied()
+            .collect::<BTreeSet<u32>>()
     });
     assert_eq!(named[0], named[1], "by the same numbers everywhere");
     // Each of the two hears the other alone.
@@ -145,7 +155,10 @@ fn speakers_on_different_servers_are_mixed_and_named() {
         let heard = conference.hear(who, "one is heard", |one| one.contributors.len() == 1);
         assert!(named[0].contains(&heard[0].contributors[0]));
         let level = median(heard.iter().map(|one| one.rms).collect());
-        assert!((level / TONE_RMS - 1.0).abs() < 0.05, "{level} of {TONE_RMS}");
+        assert!(
+            (level / TONE_RMS - 1.0).abs() < 0.05,
+            "{level} of {TONE_RMS}"
+        );
     }
     conference.end();
 }
@@ -156,7 +169,10 @@ fn opus_between_servers_is_as_loud() {
     for &who in &conference.listeners {
         let heard = conference.hear_loud(who);
         let level = median(heard.iter().map(|one| one.rms).collect());
-        assert!((level / TONE_RMS - 1.0).abs() < 0.2, "{level} of {TONE_RMS}");
+        assert!(
+            (level / TONE_RMS - 1.0).abs() < 0.2,
+            "{level} of {TONE_RMS}"
+        );
     }
     conference.end();
 }
@@ -184,10 +200,15 @@ fn another_server_is_heard_hardly_later() {
                 .collect()
         };
         crowd.wait_until("enough was heard", |_| {
-            conference.listeners.iter().all(|&who| delays(who).len() >= BURSTS)
+            conference
+                .listeners
+                .iter()
+                .all(|&who| delays(who).len() >= BURSTS)
         });
         let [here, there, yonder] = conference.listeners.map(|who| median(delays(who)));
-        println!("a burst is heard after {here:?} on its own server, {there:?} and {yonder:?} elsewhere");
+        println!(
+            "a burst is heard after {here:?} on its own server, {there:?} and {yonder:?} elsewhere"
+        );
         seen.push((here, there, yonder));
         if there.max(yonder) <= here + DELAY_MAX {
             conference.end();
@@ -206,7 +227,9 @@ fn whoever_looks_mutes_or_throws_out_does_so_from_any_server() {
         speaker,
         listeners: [here, there, yonder],
     } = &conference;
-    let all: BTreeSet<String> = [*speaker, *here, *there, *yonder].map(|who| crowd.entity(who)).into();
+    let all: BTreeSet<String> = [*speaker, *here, *there, *yonder]
+        .map(|who| crowd.entity(who))
+        .into();
 
     // The roster by SIP (RFC 4575), of a server on which there is one of the four.
     let mut watcher = Agent::new(&servers[2], "watcher");
@@ -241,7 +264,8 @@ fn whoever_looks_mutes_or_throws_out_does_so_from_any_server() {
             wait_for("all see it", || {
                 let list = listed(server, "lobby");
                 let entity = crowd.entity(*speaker);
-                list.iter().any(|one| one.entity == entity && one.muted == is_muted)
+                list.iter()
+                    .any(|one| one.entity == entity && one.muted == is_muted)
             });
         }
     };

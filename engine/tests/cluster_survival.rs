@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use agent::{Agent, Dialog, SDP};
-use common::cluster::{Place, Listed, listed, mesh, peers, state, wait_for, wait_until_meshed};
+use common::cluster::{Listed, Place, listed, mesh, peers, state, wait_for, wait_until_meshed};
 use common::{PATIENCE, Server};
 use crowd::{Crowd, NEITHER, REPLACES, Skills, Voice, Who};
 use network::Network;
@@ -69,9 +69,8 @@ fn entities_of(crowd: &Crowd, all: &[Who]) -> BTreeSet<String> {
 fn end(crowd: &Crowd, servers: &[&Server]) {
     crowd.hang_up_all();
     wait_for("all have left everywhere", || {
-        let is_empty = |server: &&&Server| {
-            server.participants() == 0 && listed(server, ROOM).is_empty()
-        };
+        let is_empty =
+            |server: &&&Server| server.participants() == 0 && listed(server, ROOM).is_empty();
         servers.iter().filter(is_empty).count() == servers.len()
     });
     for server in servers {
@@ -103,7 +102,14 @@ fn kill_one() -> Duration {
     wait_until_meshed(&[&a, &b, &c]);
     let crowd = Crowd::new();
     let callers: Vec<Who> = (0..CALLERS)
-        .map(|number| crowd.call(&format!("caller{number}"), &a.uri(ROOM), REPLACES, Voice::Silence))
+        .map(|number| {
+            crowd.call(
+                &format!("caller{number}"),
+                &a.uri(ROOM),
+                REPLACES,
+                Voice::Silence,
+            )
+        })
         .collect();
     let deaf = crowd.call("deaf", &a.uri(ROOM), NEITHER, Voice::Silence);
     let speaker = crowd.call("speaker", &b.uri(ROOM), NEITHER, TONE);
@@ -132,7 +138,9 @@ fn kill_one() -> Duration {
         wait_for("all are listed where they are now", || {
             let list = listed(server, ROOM);
             let is_back = |one: &&Listed| {
-                can_come_back.contains(&one.entity) && one.status == "connected" && one.svr_id != "A"
+                can_come_back.contains(&one.entity)
+                    && one.status == "connected"
+                    && one.svr_id != "A"
             };
             list.iter().filter(is_back).count() == CALLERS
         });
@@ -173,7 +181,9 @@ fn nobody_is_called_back_where_that_is_not_wanted() {
     b.wait_until("he is not connected any more", |b| {
         let entity = crowd.entity(lost);
         let list = listed(b, ROOM);
-        !list.iter().any(|one| one.entity == entity && one.status == "connected")
+        !list
+            .iter()
+            .any(|one| one.entity == entity && one.status == "connected")
     });
     assert_eq!(crowd.story(lost).replaced, 0);
     assert_eq!(crowd.on(&b), 1);
@@ -195,7 +205,9 @@ fn a_server_that_stalls_is_back_when_it_goes_on() {
     b.signal("STOP");
     for server in [&a, &c] {
         server.wait_until("B is not counted on", |server| {
-            !peers(server).iter().any(|peer| peer.svr_id == "B" && peer.is_fresh())
+            !peers(server)
+                .iter()
+                .any(|peer| peer.svr_id == "B" && peer.is_fresh())
         });
     }
     // The others go on.
@@ -210,7 +222,9 @@ fn a_server_that_stalls_is_back_when_it_goes_on() {
     wait_until_listed(&[&a, &b, &c], &all);
     for server in [&a, &b, &c] {
         wait_for("all are connected", || {
-            listed(server, ROOM).iter().all(|one| one.status == "connected")
+            listed(server, ROOM)
+                .iter()
+                .all(|one| one.status == "connected")
         });
     }
     hear(&crowd, stalled);
@@ -231,14 +245,21 @@ fn hosts(network: &Network) -> [Server; 3] {
         let sets = place.sets(&places, &["load.max=20000", &address]);
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         let namespace = network.namespace(host);
-        servers.push(Server::start_in(&namespace, place.sip, &sets, servers.first()));
+        servers.push(Server::start_in(
+            &namespace,
+            place.sip,
+            &sets,
+            servers.first(),
+        ));
     }
     wait_until_meshed(&servers.iter().collect::<Vec<_>>());
     servers.try_into().unwrap_or_else(|_| unreachable!())
 }
 
 fn hears_from(server: &Server, id: &str) -> bool {
-    peers(server).iter().any(|peer| peer.svr_id == id && peer.is_fresh())
+    peers(server)
+        .iter()
+        .any(|peer| peer.svr_id == id && peer.is_fresh())
 }
 
 #[test]
@@ -293,7 +314,9 @@ fn two_halves_both_go_on_and_become_one_again() {
     for server in [&b, &c] {
         server.wait_until("A is not heard", |server| !hears_from(server, "A"));
     }
-    a.wait_until("nobody is heard", |a| !hears_from(a, "B") && !hears_from(a, "C"));
+    a.wait_until("nobody is heard", |a| {
+        !hears_from(a, "B") && !hears_from(a, "C")
+    });
     // Callers of both sides come and are heard on their side.
     let left = call(&crowd, "left", &a, NEITHER, Voice::Silence);
     hear(&crowd, left);
@@ -307,7 +330,9 @@ fn two_halves_both_go_on_and_become_one_again() {
     wait_until_listed(&[&a, &b, &c], &all);
     for server in [&a, &b, &c] {
         wait_for("all are connected", || {
-            listed(server, ROOM).iter().all(|one| one.status == "connected")
+            listed(server, ROOM)
+                .iter()
+                .all(|one| one.status == "connected")
         });
     }
     // He hears the other half again: those of his own are silent.
@@ -340,11 +365,19 @@ impl Peer {
     fn connect(server: &Server) -> Self {
         let mut agent = Agent::new(server, "cfw");
         let mut dialog = agent.dialog(&server.uri("cfw"));
-        let answer = agent.ask(&mut dialog, "INVITE", &[], Some((SDP, &Self::offer("127.0.0.1"))));
+        let answer = agent.ask(
+            &mut dialog,
+            "INVITE",
+            &[],
+            Some((SDP, &Self::offer("127.0.0.1"))),
+        );
         assert_eq!(answer.status(), Some(200), "{answer:?}");
         agent.ack(&mut dialog, None);
         let of = |prefix: &str| {
-            let line = answer.body.lines().find_map(|line| line.strip_prefix(prefix));
+            let line = answer
+                .body
+                .lines()
+                .find_map(|line| line.strip_prefix(prefix));
             line.unwrap_or_else(|| panic!("no {prefix} in {answer:?}"))
         };
         assert_eq!(of("a=setup:"), "passive");
@@ -399,7 +432,8 @@ impl Peer {
     #[track_caller]
     fn sync(&mut self) {
         let id = Self::ID;
-        let lines = format!("Dialog-ID: {id}\r\nKeep-Alive: 100\r\nPackages: msc-dist-conf/1.0\r\n");
+        let lines =
+            format!("Dialog-ID: {id}\r\nKeep-Alive: 100\r\nPackages: msc-dist-conf/1.0\r\n");
         let answer = self.ask("SYNC", &lines, "");
         assert!(answer.starts_with("200"), "{answer}");
     }
@@ -417,7 +451,9 @@ impl Peer {
             }
         }
         let head = String::from_utf8(octets).expect("a text");
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Content-Length: "));
         let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
         self.stream.read_exact(&mut body).expect("a body");
         let start = head.lines().next().expect("a line").to_owned();
@@ -450,10 +486,14 @@ fn a_peer_that_knows_the_paper_only_is_understood() {
     let answer = peer.control(body);
     assert!(answer.starts_with("200"), "{answer}");
     a.wait_until("its load is known", |a| {
-        peers(a).iter().any(|peer| peer.svr_id == "P" && peer.load == 431)
+        peers(a)
+            .iter()
+            .any(|peer| peer.svr_id == "P" && peer.load == 431)
     });
     // It goes by the end of its dialog.
-    let Peer { mut agent, dialog, .. } = peer;
+    let Peer {
+        mut agent, dialog, ..
+    } = peer;
     agent.hang_up(dialog);
     a.wait_until("it is not counted on", |a| !hears_from(a, "P"));
     assert!(hears_from(&a, "B") && hears_from(&b, "A"));

@@ -592,8 +592,8 @@ impl Cluster {
             if let Some(own) = own {
                 // The others learn from us how to reach it.
                 self.systems_changed |= own.cfw_uri.is_some() && own.cfw_uri != peer.cfw_uri;
-                peer.uri = own.uri.clone().or(peer.uri.take());
-                peer.cfw_uri = own.cfw_uri.clone().or(peer.cfw_uri.take());
+                peer.uri = own.uri.clone().or_else(|| peer.uri.take());
+                peer.cfw_uri = own.cfw_uri.clone().or_else(|| peer.cfw_uri.take());
             }
         }
         if let Some(own) = own {

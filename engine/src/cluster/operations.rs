@@ -174,7 +174,7 @@ impl Cluster {
             Some(0) => None,
             given => given.or(object.max_users),
         };
-        object.subject = op.subject.clone().or(object.subject.take());
+        object.subject = op.subject.clone().or_else(|| object.subject.take());
         if op.op == Op::Modify {
             object.ver += 1;
         }

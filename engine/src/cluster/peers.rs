@@ -19,7 +19,7 @@ use super::loads::Predictions;
 use super::timers::Timer;
 
 /// Most servers that are known.
-pub const PEERS_MAX: usize = 256;
+const PEERS_MAX: usize = 256;
 
 /// A server that says nothing for so long is suspected.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);

@@ -453,14 +453,16 @@ impl Cluster {
             let Some(empty) = conference.empty else {
                 continue;
             };
-            let is_ours = conference.object.owner == own;
-            let is_kept = self.expected.contains_key(room) || !conference.watched.is_empty();
-            if is_ours && !is_kept && now >= empty + EMPTY_FOR {
-                ended.push(room.clone());
-            } else if !is_ours && conference.watched.is_empty() {
-                if conference.object.is_deleted || now >= empty + FORGOTTEN_AFTER {
-                    forgotten.push(room.clone());
+            if self.expected.contains_key(room) || !conference.watched.is_empty() {
+                continue;
+            }
+            let is_over = conference.object.is_deleted || now >= empty + FORGOTTEN_AFTER;
+            if conference.object.owner == own {
+                if now >= empty + EMPTY_FOR {
+                    ended.push(room.clone());
                 }
+            } else if is_over {
+                forgotten.push(room.clone());
             }
         }
         for (room, svr_id, endpoint) in orphans {

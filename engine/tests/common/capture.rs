@@ -81,7 +81,9 @@ impl Capture {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
         let datagrams = seen.datagrams.iter();
-        datagrams.map(|(flow, octets)| (*flow, text(octets))).collect()
+        datagrams
+            .map(|(flow, octets)| (*flow, text(octets)))
+            .collect()
     }
 
     /// What one side of a connection has said so far; None if it was not seen from its beginning.

@@ -666,7 +666,11 @@ impl Phone {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = vec![0x80, 0];
         packet.extend(self.sequence.to_be_bytes());
-        packet.extend((self.frames as u32).wrapping_mul(SAMPLES as u32).to_be_bytes());
+        packet.extend(
+            (self.frames as u32)
+                .wrapping_mul(SAMPLES as u32)
+                .to_be_bytes(),
+        );
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend(payload);
         match self.voice {
@@ -758,6 +762,10 @@ fn from_mu_law(octet: u8) -> i16 {
     let octet = !octet;
     let segment = (octet >> 4) & 7;
     let magnitude = ((i32::from(octet & 0x0F) << 3) + 0x84 << segment) - 0x84;
-    let sample = if octet & 0x80 != 0 { -magnitude } else { magnitude };
+    let sample = if octet & 0x80 != 0 {
+        -magnitude
+    } else {
+        magnitude
+    };
     sample as i16
 }

@@ -58,7 +58,13 @@ impl Server {
         let alone = first.is_none().then(alone);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, PLENUM]);
-        Self::launch_by(&mut command, alone, sip, &format!("udp:{sip},tcp:{sip}"), sets)
+        Self::launch_by(
+            &mut command,
+            alone,
+            sip,
+            &format!("udp:{sip},tcp:{sip}"),
+            sets,
+        )
     }
 
     /// One more beside `self`, for a test of several servers.

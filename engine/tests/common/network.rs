@@ -21,7 +21,9 @@ impl Network {
             hosts,
         };
         if let Err(reason) = network.build() {
-            eprintln!("skipped: no network namespaces here, for which one has to be root: {reason}");
+            eprintln!(
+                "skipped: no network namespaces here, for which one has to be root: {reason}"
+            );
             return None;
         }
         Some(network)
@@ -49,11 +51,15 @@ impl Network {
             ip(&format!("netns add {name}"))?;
             ip(&format!("-n {name} link set lo up"))?;
             ip(&format!("-n {name} address add {address}/32 dev lo"))?;
-            ip(&format!("link add {wire} type veth peer name here netns {name}"))?;
+            ip(&format!(
+                "link add {wire} type veth peer name here netns {name}"
+            ))?;
             ip(&format!("link set {wire} up"))?;
             ip(&format!("-n {name} link set here up"))?;
             ip(&format!("route add {address}/32 dev {wire} src {here}"))?;
-            ip(&format!("-n {name} route add {here}/32 dev here src {address}"))?;
+            ip(&format!(
+                "-n {name} route add {here}/32 dev here src {address}"
+            ))?;
             for other in 0..host {
                 let (other_name, end) = (self.namespace(other), format!("to{host}"));
                 ip(&format!(
@@ -75,7 +81,9 @@ impl Network {
         let name = self.namespace(host);
         let (own, address) = (self.address(host), self.address(other));
         ip(&format!("-n {name} link set to{other} up"))?;
-        ip(&format!("-n {name} route replace {address}/32 dev to{other} src {own}"))
+        ip(&format!(
+            "-n {name} route replace {address}/32 dev to{other} src {own}"
+        ))
     }
 
     /// Cuts the wire between two hosts; each still reaches all others, and here.
