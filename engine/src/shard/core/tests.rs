@@ -15,24 +15,29 @@ use crate::meters::{ServerState, State};
 use crate::shard::mailbox::DialOrder;
 use crate::shard::stage::StageConfig;
 
+mod cluster;
+
 const SHARDS: usize = 2;
 
 /// A turn of every shard, this often.
 const STEP: Duration = Duration::from_millis(20);
 
 /// Servers of tests that run at once take their ports from different places.
-const RTP_PORTS: [u16; 4] = [14_000, 14_200, 14_400, 14_600];
+const RTP_PORTS_FROM: u16 = 14_000;
+const RTP_PORTS: u16 = 200;
 
 struct Server {
     cores: Vec<Core<BatchIo>>,
     mailboxes: Mailboxes,
+    load: Arc<ServerLoad>,
+    state: Arc<ServerState>,
     address: SocketAddr,
     now: Instant,
     wall: SystemTime,
 }
 
 impl Server {
-    fn new(place: usize, sets: &[&str]) -> Self {
+    fn new(place: u16, sets: &[&str]) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let mut sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
@@ -68,8 +73,8 @@ impl Server {
             };
             let (config, access) = (common.config.clone(), common.access.clone());
             let focus = Focus::new(config, access, admission, index as u64);
-            let low = RTP_PORTS[place];
-            let ports = Ports::new(low..=low + 199, index, SHARDS);
+            let low = RTP_PORTS_FROM + place * RTP_PORTS;
+            let ports = Ports::new(low..=low + RTP_PORTS - 1, index, SHARDS);
             let stage_config = StageConfig {
                 address: address.ip(),
                 shared_ports: true,
@@ -86,6 +91,8 @@ impl Server {
         Self {
             cores: (0..SHARDS).map(core).collect(),
             mailboxes,
+            load,
+            state,
             address,
             now,
             wall: SystemTime::now(),
@@ -140,6 +147,10 @@ impl Server {
 /// What a message that has just been sent takes to be handled.
 const SOON: Duration = Duration::from_secs(2);
 
+const WITH_SDP: &str = "Content-Type: application/sdp\r\n";
+const SDP: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+                   m=audio 9 RTP/AVP 0\r\n";
+
 struct Phone {
     socket: UdpSocket,
     to: SocketAddr,
@@ -176,10 +187,23 @@ impl Phone {
 
     /// A request to a room, or within the dialog that `to` names.
     fn request(&self, method: &str, room: &str, to: Option<&str>, lines: &str, body: &str) {
+        self.request_of(method, room, "", to, lines, body);
+    }
+
+    /// The same, with parameters in the Request-URI.
+    fn request_of(
+        &self,
+        method: &str,
+        room: &str,
+        parameters: &str,
+        to: Option<&str>,
+        lines: &str,
+        body: &str,
+    ) {
         let number = self.sent.get() + u32::from(method != "ACK");
         self.sent.set(number);
         let here = self.socket.local_addr().unwrap();
-        let uri = format!("sip:{room}@{}", self.to);
+        let uri = format!("sip:{room}@{}{parameters}", self.to);
         let to = to.map_or_else(|| format!("<{uri}>"), str::to_owned);
         self.say(&format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bK{}{method}{number}\r\n\
@@ -194,15 +218,7 @@ impl Phone {
     }
 
     fn call(&self, server: &mut Server, room: &str) -> String {
-        let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-                   m=audio 9 RTP/AVP 0\r\n";
-        self.request(
-            "INVITE",
-            room,
-            None,
-            "Content-Type: application/sdp\r\n",
-            sdp,
-        );
+        self.request("INVITE", room, None, WITH_SDP, SDP);
         let answer = server.expect(self, "SIP/2.0 200", SOON);
         let to = header(&answer, "To").to_owned();
         self.request("ACK", room, Some(&to), "", "");
@@ -211,13 +227,21 @@ impl Phone {
 
     /// Answers a request of the server's.
     fn answer(&self, request: &str, status: u16) {
+        self.answer_with(request, status, "", "");
+    }
+
+    fn answer_with(&self, request: &str, status: u16, lines: &str, body: &str) {
         let mut text = format!("SIP/2.0 {status} Whatever\r\n");
         for name in ["Via", "From", "Call-ID", "CSeq"] {
             text += &format!("{name}: {}\r\n", header(request, name));
         }
         let to = header(request, "To");
         let tag = if to.contains("tag=") { "" } else { ";tag=p" };
-        self.say(&format!("{text}To: {to}{tag}\r\nContent-Length: 0\r\n\r\n"));
+        self.say(&format!(
+            "{text}To: {to}{tag}\r\nContact: <{}>\r\n{lines}Content-Length: {}\r\n\r\n{body}",
+            self.uri(),
+            body.len()
+        ));
     }
 }
 

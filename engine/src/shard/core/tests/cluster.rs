@@ -1,0 +1,614 @@
+//! What the focus and the cluster tell each other; the cluster is the test.
+
+use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
+
+use super::*;
+use crate::focus::liaison::{Order, Report, Verdict, Wish};
+
+/// More than any server of these tests may have.
+const TOO_MUCH: u32 = 105_000;
+
+impl Server {
+    /// One of several, named so.
+    fn in_cluster(place: u16, name: &str, sets: &[&str]) -> Self {
+        let id = format!("server.id={name}");
+        let server = Self::new(place, &[&[id.as_str()], sets].concat());
+        server.state.set_in_cluster(true);
+        server
+    }
+
+    fn reports(&self) -> Vec<(ShardIndex, Report)> {
+        let mut all = Vec::new();
+        while let Some(mail) = self.mailboxes.read(self.mailboxes.hub()) {
+            let Mail::Reports { from, reports } = mail else {
+                panic!("{mail:?}");
+            };
+            all.extend(reports.into_iter().map(|report| (from, report)));
+        }
+        all
+    }
+
+    /// The next report that is meant; others are passed over.
+    #[track_caller]
+    fn report<T>(&mut self, mut what: impl FnMut(&Report) -> Option<T>) -> (ShardIndex, T) {
+        let end = self.now + SOON;
+        let mut others = Vec::new();
+        while self.now < end {
+            let mut found = None;
+            for (from, report) in self.reports() {
+                match what(&report).filter(|_| found.is_none()) {
+                    Some(meant) => found = Some((from, meant)),
+                    None => others.push(report),
+                }
+            }
+            if let Some(found) = found {
+                return found;
+            }
+            self.turn();
+        }
+        panic!("not reported, but {others:?}");
+    }
+
+    #[track_caller]
+    fn reports_done(&mut self, expected: u16) {
+        let (_, status) = self.report(|report| match report {
+            Report::Done { status, .. } => Some(*status),
+            _ => None,
+        });
+        assert_eq!(status, expected);
+    }
+
+    #[track_caller]
+    fn reports_trunk(&mut self, expected: bool) {
+        let (_, up) = self.report(|report| match report {
+            Report::Trunk { up, .. } => Some(*up),
+            _ => None,
+        });
+        assert_eq!(up, expected);
+    }
+
+    /// A user of a room as he is reported once he stands so.
+    #[track_caller]
+    fn reports_user(&mut self, status: UserStatus) -> (ShardIndex, ConfUser) {
+        self.report(|report| match report {
+            Report::User { user, .. } if user.status == status => Some((**user).clone()),
+            _ => None,
+        })
+    }
+
+    fn order(&self, to: ShardIndex, order: Order) {
+        self.mailboxes.post(to, Mail::Orders(vec![order])).unwrap();
+    }
+
+    fn order_all(&self, order: &Order) {
+        for shard in 0..SHARDS {
+            self.order(ShardIndex(shard as u16), order.clone());
+        }
+    }
+
+    /// A caller asks, and is where?
+    #[track_caller]
+    fn asked(&mut self) -> (ShardIndex, sip::CallKey, crate::focus::liaison::Arrival) {
+        let (from, (call, asked)) = self.report(|report| match report {
+            Report::Asked { call, asked } => Some((*call, asked.clone())),
+            _ => None,
+        });
+        (from, call, asked)
+    }
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::from_user(name).unwrap()
+}
+
+fn somebody(server: &str, endpoint: &str, entity: &str) -> ConfUser {
+    ConfUser {
+        entity: entity.to_owned(),
+        svr_id: Some(server.parse().unwrap()),
+        endpoint: endpoint.to_owned(),
+        display_name: Some("Bob".to_owned()),
+        status: UserStatus::Connected,
+        ssrc: Some(7),
+        codec: None,
+        role: None,
+        muted: true,
+        joined: None,
+        reach: None,
+    }
+}
+
+#[test]
+fn the_cluster_hears_who_is_here_and_may_mute_and_end_him() {
+    let mut server = Server::in_cluster(4, "A", &[]);
+    let phone = Phone::new(&server);
+    phone.call(&mut server, "staff");
+    let (shard, user) = server.reports_user(UserStatus::Connected);
+    assert_eq!((user.entity.as_str(), user.muted), (&*phone.uri(), false));
+    assert_eq!(user.codec.as_deref(), Some("pcmu"));
+    let reach = user.reach.unwrap();
+    assert_eq!(
+        (reach.contact, reach.remote_tag),
+        (phone.uri(), "p".to_owned())
+    );
+    assert!(!reach.refer && !reach.replaces && !reach.local_tag.is_empty());
+    // What has not changed is not said again.
+    for _ in 0..200 {
+        server.turn();
+    }
+    assert_eq!(server.reports(), []);
+    let wish = |what| Order::Wish {
+        room: room("staff"),
+        endpoint: user.endpoint.clone(),
+        what,
+    };
+    server.order(shard, wish(Wish::Mute(true)));
+    assert!(server.reports_user(UserStatus::MutedViaFocus).1.muted);
+    server.order(shard, wish(Wish::End("enough".to_owned())));
+    let bye = server.expect(&phone, "BYE", SOON);
+    assert!(header(&bye, "Reason").contains("enough"), "{bye}");
+    let (_, endpoint) = server.report(|report| match report {
+        Report::UserGone { endpoint, .. } => Some(endpoint.clone()),
+        _ => None,
+    });
+    assert_eq!(endpoint, user.endpoint);
+}
+
+#[test]
+fn callers_of_a_full_server_go_where_the_cluster_says() {
+    let mut server = Server::in_cluster(5, "A", &[]);
+    server.load.update(TOO_MUCH, 0.0);
+    let invite = |server: &mut Server, parameters: &str| {
+        let phone = Phone::new(server);
+        phone.request_of("INVITE", "staff", parameters, None, WITH_SDP, SDP);
+        let (shard, call, asked) = server.asked();
+        assert_eq!((asked.room, asked.participants), (room("staff"), 0));
+        assert_eq!(asked.from, phone.uri());
+        assert_eq!(asked.hopped, !parameters.is_empty());
+        (phone, shard, call)
+    };
+    let placed = |call, verdict| Order::Placed { call, verdict };
+
+    let (phone, shard, call) = invite(&mut server, "");
+    server.expect(&phone, "SIP/2.0 100", SOON);
+    let contacts = [
+        "sip:staff@192.0.2.2;crt-hop=1",
+        "sip:staff@192.0.2.3;crt-hop=1",
+    ];
+    let contacts = contacts.map(str::to_owned).into();
+    server.order(shard, placed(call, Verdict::Redirect { contacts }));
+    let answer = server.expect(&phone, "SIP/2.0 302", SOON);
+    let contacts: Vec<&str> = answer
+        .lines()
+        .filter(|l| l.starts_with("Contact"))
+        .collect();
+    assert_eq!(
+        contacts,
+        [
+            "Contact: <sip:staff@192.0.2.2;crt-hop=1>;q=1.000",
+            "Contact: <sip:staff@192.0.2.3;crt-hop=1>;q=0.900"
+        ]
+    );
+    assert!(!answer.contains("Expires"), "{answer}");
+
+    let (phone, shard, call) = invite(&mut server, ";crt-hop=1");
+    let refuse = Verdict::Refuse {
+        status: 503,
+        retry_after_s: 5,
+    };
+    server.order(shard, placed(call, refuse));
+    let answer = server.expect(&phone, "SIP/2.0 503", SOON);
+    assert_eq!(header(&answer, "Retry-After"), "5");
+
+    let (phone, shard, call) = invite(&mut server, ";crt-hop=1");
+    server.order(shard, placed(call, Verdict::Accept));
+    let answer = server.expect(&phone, "SIP/2.0 200", SOON);
+    assert!(!header(&answer, "Contact").contains("crt-hop"), "{answer}");
+    let (_, user) = server.reports_user(UserStatus::DialingIn);
+    assert_eq!(user.entity, phone.uri());
+    assert_eq!(server.calls(), 1);
+}
+
+#[test]
+fn who_waits_for_the_cluster_may_hang_up_and_does_not_wait_for_ever() {
+    let mut server = Server::in_cluster(6, "A", &[]);
+    server.state.set(State::Draining);
+    let withdrawn = |server: &mut Server| {
+        server.report(|report| match report {
+            Report::Withdrawn { call } => Some(*call),
+            _ => None,
+        })
+    };
+    let hasty = Phone::new(&server);
+    hasty.request("INVITE", "staff", None, WITH_SDP, SDP);
+    let (shard, call, _) = server.asked();
+    // The CANCEL of an INVITE has its branch and number.
+    hasty.say(&format!(
+        "CANCEL sip:staff@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bK{port}INVITE1\r\n\
+         From: <{uri}>;tag=p\r\nTo: <sip:staff@{to}>\r\nCall-ID: {port}staff\r\nCSeq: 1 CANCEL\r\n\
+         Content-Length: 0\r\n\r\n",
+        to = server.address,
+        here = hasty.socket.local_addr().unwrap(),
+        port = hasty.socket.local_addr().unwrap().port(),
+        uri = hasty.uri(),
+    ));
+    server.expect(&hasty, "SIP/2.0 487", SOON);
+    assert_eq!(withdrawn(&mut server), (shard, call));
+    // What comes too late is nobody's.
+    let verdict = Verdict::Accept;
+    server.order(shard, Order::Placed { call, verdict });
+
+    let patient = Phone::new(&server);
+    patient.request("INVITE", "staff", None, WITH_SDP, SDP);
+    let (shard, call, _) = server.asked();
+    let answer = server.expect(&patient, "SIP/2.0 503", Duration::from_secs(7));
+    assert!(!header(&answer, "Retry-After").is_empty());
+    assert_eq!(withdrawn(&mut server), (shard, call));
+    assert_eq!(server.calls(), 0);
+}
+
+#[test]
+fn users_are_sent_elsewhere_by_refer() {
+    let mut server = Server::in_cluster(7, "A", &[]);
+    let phone = Phone::new(&server);
+    let to = phone.call(&mut server, "staff");
+    let (shard, user) = server.reports_user(UserStatus::Connected);
+    let target = "sip:staff@192.0.2.2:5060;crt-hop=1";
+    let order = Order::Move {
+        room: room("staff"),
+        endpoint: user.endpoint,
+        target: target.to_owned(),
+    };
+    server.order(shard, order.clone());
+    let refer = server.expect(&phone, "REFER", SOON);
+    phone.answer(&refer, 603);
+    server.reports_done(603);
+    assert_eq!(server.calls(), 1, "he stays");
+
+    for (status, calls) in [(486, 1), (200, 0)] {
+        server.order(shard, order.clone());
+        let refer = server.expect(&phone, "REFER", SOON);
+        assert_eq!(header(&refer, "Refer-To"), format!("<{target}>"));
+        phone.answer(&refer, 202);
+        let lines = "Event: refer\r\nSubscription-State: terminated;reason=noresource\r\n\
+                     Content-Type: message/sipfrag\r\n";
+        let fragment = format!("SIP/2.0 {status} X\r\n");
+        phone.request("NOTIFY", "staff", Some(&to), lines, &fragment);
+        server.expect(&phone, "SIP/2.0 200", SOON);
+        server.reports_done(status);
+        server.turn();
+        assert_eq!(server.calls(), calls);
+    }
+    let bye = server.expect(&phone, "BYE", SOON);
+    assert!(header(&bye, "Reason").contains("moved"), "{bye}");
+}
+
+#[test]
+fn a_phone_that_says_nothing_of_its_refer_stays() {
+    let mut server = Server::in_cluster(8, "A", &[]);
+    let phone = Phone::new(&server);
+    phone.call(&mut server, "staff");
+    let (shard, user) = server.reports_user(UserStatus::Connected);
+    let order = Order::Move {
+        room: room("staff"),
+        endpoint: user.endpoint,
+        target: "sip:staff@192.0.2.2".to_owned(),
+    };
+    server.order(shard, order.clone());
+    let refer = server.expect(&phone, "REFER", SOON);
+    phone.answer(&refer, 202);
+    assert_eq!(server.until(&phone, Duration::from_secs(29)), None);
+    server.reports_done(408);
+    assert_eq!(server.calls(), 1);
+    let nobody = Order::Move {
+        room: room("staff"),
+        endpoint: "nobody".to_owned(),
+        target: "sip:staff@192.0.2.2".to_owned(),
+    };
+    server.order(shard, nobody);
+    server.reports_done(481);
+}
+
+#[test]
+fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
+    let mut server = Server::in_cluster(9, "A", &[]);
+    let phone = Phone::new(&server);
+    let reach = Reach {
+        contact: phone.uri(),
+        call_id: "there".to_owned(),
+        local_tag: "server".to_owned(),
+        remote_tag: "phone".to_owned(),
+        refer: false,
+        replaces: true,
+    };
+    let take_over = || Order::TakeOver {
+        room: room("staff"),
+        user: Box::new(somebody("B", "0.1.2", "sip:bob@example.test")),
+        reach: reach.clone(),
+    };
+    server.order(ShardIndex(0), take_over());
+    let invite = server.expect(&phone, "INVITE", SOON);
+    assert_eq!(
+        header(&invite, "Replaces"),
+        "there;to-tag=phone;from-tag=server"
+    );
+    assert_eq!(header(&invite, "Require"), "replaces");
+    phone.answer_with(&invite, 200, WITH_SDP, SDP);
+    server.expect(&phone, "ACK", SOON);
+    server.reports_done(200);
+    assert_eq!(server.calls(), 1);
+
+    server.order(ShardIndex(0), take_over());
+    let invite = server.expect(&phone, "INVITE", SOON);
+    phone.answer(&invite, 481);
+    server.expect(&phone, "ACK", SOON);
+    server.reports_done(481);
+    assert_eq!(server.calls(), 1);
+}
+
+#[test]
+fn who_is_taken_over_keeps_his_name_and_stays_muted() {
+    let mut server = Server::in_cluster(10, "A", &[]);
+    let phone = Phone::new(&server);
+    let reach = Reach {
+        contact: phone.uri(),
+        call_id: "there".to_owned(),
+        local_tag: "server".to_owned(),
+        remote_tag: "phone".to_owned(),
+        refer: false,
+        replaces: false,
+    };
+    let order = Order::TakeOver {
+        room: room("staff"),
+        user: Box::new(somebody("B", "0.1.2", "sip:bob@example.test")),
+        reach,
+    };
+    server.order(ShardIndex(1), order);
+    let invite = server.expect(&phone, "INVITE", SOON);
+    assert!(!invite.contains("\r\nRequire:"), "{invite}");
+    phone.answer_with(&invite, 200, WITH_SDP, SDP);
+    let (shard, user) = server.reports_user(UserStatus::MutedViaFocus);
+    assert_eq!(shard, ShardIndex(1));
+    assert_eq!(user.entity, "sip:bob@example.test");
+    assert_eq!(user.display_name.as_deref(), Some("Bob"));
+    assert!(user.muted && user.endpoint.starts_with("1."));
+}
+
+#[test]
+fn a_room_has_one_roster_and_one_limit_on_all_servers() {
+    let sets = ["rooms.notify_ms=0", "rooms.max_participants=2"];
+    let mut server = Server::in_cluster(11, "A", &sets);
+    let watcher = Phone::new(&server);
+    let subscribe = || watcher.request("SUBSCRIBE", "staff", None, "Event: conference\r\n", "");
+    subscribe();
+    server.expect(&watcher, "SIP/2.0 404", SOON);
+    let bob = |endpoint: &str| Order::Remote {
+        room: room("staff"),
+        user: Box::new(somebody("B", endpoint, "sip:bob@example.test")),
+    };
+    server.order_all(&bob("0.1.1"));
+    server.turn();
+    subscribe();
+    let notify = server.expect(&watcher, "NOTIFY", SOON);
+    watcher.answer(&notify, 200);
+    assert!(
+        notify.contains("<user entity=\"sip:bob@example.test\""),
+        "{notify}"
+    );
+    assert!(
+        notify.contains("sip:bob@example.test;endpoint=B.0.1.1"),
+        "{notify}"
+    );
+    let (_, watched) = server.report(|report| match report {
+        Report::Watched { watched, .. } => Some(*watched),
+        _ => None,
+    });
+    assert!(watched);
+
+    let phone = Phone::new(&server);
+    let to = phone.call(&mut server, "staff");
+    let (shard, user) = server.reports_user(UserStatus::Connected);
+    let endpoint = format!("{};endpoint=A.{}", phone.uri(), user.endpoint);
+    loop {
+        let notify = server.expect(&watcher, "NOTIFY", SOON);
+        watcher.answer(&notify, 200);
+        if notify.contains(&endpoint) && notify.contains("<user-count>2</user-count>") {
+            break;
+        }
+    }
+    let third = Phone::new(&server);
+    third.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&third, "SIP/2.0 486", SOON);
+
+    // Whoever is elsewhere is thrown out there.
+    let lines = "Refer-To: <sip:bob@example.test;method=BYE>\r\nRefer-Sub: false\r\n";
+    phone.request("REFER", "staff", Some(&to), lines, "");
+    server.expect(&phone, "SIP/2.0 200", SOON);
+    let (_, (endpoint, what)) = server.report(|report| match report {
+        Report::Wanted { endpoint, what, .. } => Some((endpoint.clone(), what.clone())),
+        _ => None,
+    });
+    assert_eq!(endpoint.as_deref(), Some("0.1.1"));
+    assert_eq!(what, Wish::End("ejected".to_owned()));
+    server.order_all(&Order::RemoteGone {
+        room: room("staff"),
+        svr_id: "B".parse().unwrap(),
+        endpoint: "0.1.1".to_owned(),
+    });
+    let notify = server.expect(&watcher, "NOTIFY", SOON);
+    watcher.answer(&notify, 200);
+    assert!(notify.contains("state=\"deleted\""), "{notify}");
+
+    server.order(
+        shard,
+        Order::Lock {
+            room: room("staff"),
+            locked: true,
+        },
+    );
+    let notify = server.expect(&watcher, "NOTIFY", SOON);
+    watcher.answer(&notify, 200);
+    assert!(notify.contains("<locked>true</locked>"), "{notify}");
+    let late = Phone::new(&server);
+    late.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&late, "SIP/2.0 403", SOON);
+}
+
+/// Lets time pass for both until something that begins so has come for the phone.
+#[track_caller]
+fn expect_of_two(a: &mut Server, b: &mut Server, phone: &Phone, start: &str) -> String {
+    for _ in 0..200 {
+        a.turn();
+        b.turn();
+        while let Some(message) = phone.hear() {
+            if message.starts_with(start) {
+                return message;
+            }
+        }
+    }
+    panic!("no {start}");
+}
+
+fn pass_for_two(a: &mut Server, b: &mut Server) {
+    for _ in 0..20 {
+        a.turn();
+        b.turn();
+    }
+}
+
+#[test]
+fn two_foci_share_the_sound_of_a_conference() {
+    let mut a = Server::in_cluster(12, "A", &[]);
+    let mut b = Server::in_cluster(13, "B", &[]);
+    let (phone_a, phone_b) = (Phone::new(&a), Phone::new(&b));
+    phone_a.call(&mut a, "staff");
+    let to = phone_b.call(&mut b, "staff");
+    let (shard, _) = a.reports_user(UserStatus::Connected);
+    b.reports_user(UserStatus::Connected);
+    let open = Order::OpenTrunk {
+        room: room("staff"),
+        peer: "B".parse().unwrap(),
+        target: format!("sip:staff@{}", b.address),
+    };
+    a.order(shard, open.clone());
+    pass_for_two(&mut a, &mut b);
+    a.reports_trunk(true);
+    b.reports_trunk(true);
+    // They are no participants.
+    for server in [&mut a, &mut b] {
+        assert_eq!(server.calls(), 2);
+        let rooms = server.cores.iter().flat_map(|core| core.stage.rooms());
+        assert_eq!(rooms.map(|room| room.len()).sum::<usize>(), 1);
+    }
+    a.order(shard, open.clone());
+    pass_for_two(&mut a, &mut b);
+    a.reports_trunk(true);
+    let peer = "B".parse().unwrap();
+    a.order(
+        shard,
+        Order::CloseTrunk {
+            room: room("staff"),
+            peer,
+        },
+    );
+    pass_for_two(&mut a, &mut b);
+    a.reports_trunk(false);
+    b.reports_trunk(false);
+    // One that is there ends with the room.
+    a.order(shard, open);
+    pass_for_two(&mut a, &mut b);
+    b.reports_trunk(true);
+    phone_b.request("BYE", "staff", Some(&to), "", "");
+    pass_for_two(&mut a, &mut b);
+    b.reports_trunk(false);
+    a.report(|report| matches!(report, Report::Trunk { up: false, .. }).then_some(()));
+    assert_eq!((a.calls(), b.calls()), (1, 0));
+}
+
+#[test]
+fn trunks_are_for_servers_of_the_service_only() {
+    let mut server = Server::in_cluster(14, "A", &["cluster.trusted=192.0.2.0/24"]);
+    let stranger = Phone::new(&server);
+    stranger.request_of("INVITE", "staff", ";crt-trunk=B", None, WITH_SDP, SDP);
+    server.expect(&stranger, "SIP/2.0 403", SOON);
+    assert_eq!(server.calls(), 0);
+}
+
+#[test]
+fn callers_are_connected_to_another_server_where_they_follow_no_302() {
+    let mut a = Server::in_cluster(15, "A", &[]);
+    let mut b = Server::in_cluster(16, "B", &[]);
+    a.load.update(TOO_MUCH, 0.0);
+    let phone = Phone::new(&a);
+    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    let (shard, call, _) = a.asked();
+    let verdict = Verdict::Relay {
+        target: format!("sip:staff@{}", b.address),
+    };
+    a.order(shard, Order::Placed { call, verdict });
+    let answer = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    assert!(answer.contains("m=audio"), "{answer}");
+    let to = header(&answer, "To").to_owned();
+    phone.request("ACK", "staff", Some(&to), "", "");
+    pass_for_two(&mut a, &mut b);
+    let (_, user) = b.reports_user(UserStatus::Connected);
+    assert_eq!(user.entity, phone.uri());
+    assert_eq!((a.calls(), b.calls()), (1, 1));
+    assert_eq!(
+        a.cores.iter().map(|core| core.stage.seats()).sum::<usize>(),
+        0
+    );
+
+    // He puts the conference on hold, then asks for an offer and answers it in the ACK.
+    let hold = SDP.to_owned() + "a=inactive\r\n";
+    phone.request("INVITE", "staff", Some(&to), WITH_SDP, &hold);
+    let answer = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    assert!(answer.contains("a=inactive"), "{answer}");
+    phone.request("ACK", "staff", Some(&to), "", "");
+    pass_for_two(&mut a, &mut b);
+    b.reports_user(UserStatus::OnHold);
+    phone.request("INVITE", "staff", Some(&to), "", "");
+    let answer = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    assert!(answer.contains("a=sendrecv"), "{answer}");
+    phone.request("ACK", "staff", Some(&to), WITH_SDP, SDP);
+    pass_for_two(&mut a, &mut b);
+    b.reports_user(UserStatus::Connected);
+
+    // Keys that come by INFO.
+    let lines = "Content-Type: application/dtmf-relay\r\n";
+    for key in ['*', '6'] {
+        phone.request(
+            "INFO",
+            "staff",
+            Some(&to),
+            lines,
+            &format!("Signal={key}\r\n"),
+        );
+        expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    }
+    pass_for_two(&mut a, &mut b);
+    b.reports_user(UserStatus::MutedViaFocus);
+
+    phone.request("BYE", "staff", Some(&to), "", "");
+    expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    pass_for_two(&mut a, &mut b);
+    assert_eq!((a.calls(), b.calls()), (0, 0));
+}
+
+#[test]
+fn what_the_other_server_refuses_is_refused() {
+    let mut a = Server::in_cluster(17, "A", &[]);
+    let mut b = Server::in_cluster(18, "B", &["rooms.auto_create=false"]);
+    a.load.update(TOO_MUCH, 0.0);
+    for (target, status) in [
+        (format!("sip:staff@{}", b.address), "SIP/2.0 404"),
+        ("tel:1234".to_owned(), "SIP/2.0 503"),
+    ] {
+        let phone = Phone::new(&a);
+        phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+        let (shard, call, _) = a.asked();
+        let verdict = Verdict::Relay { target };
+        a.order(shard, Order::Placed { call, verdict });
+        expect_of_two(&mut a, &mut b, &phone, status);
+    }
+    assert_eq!((a.calls(), b.calls()), (0, 0));
+}
