@@ -25,8 +25,8 @@ pub const ITEMS_MAX: usize = 128 * 1024;
 /// Room in a part for the elements around its servers and conferences.
 const ENVELOPE_LEN: usize = 512;
 
-/// `</crt-users>`
-const USERS_END_LEN: usize = 12;
+/// `>` and `</crt-users>`
+const USERS_END_LEN: usize = 13;
 
 /// Cuts a snapshot, or a change, into parts of at most `len_max` bytes of XML (usually
 /// [`PART_LEN_MAX`]), each with its number; one that is short enough stays whole. A conference may be cut

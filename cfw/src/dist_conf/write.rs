@@ -25,17 +25,17 @@ fn request(xml: &mut String, request: &Request) {
     optional(xml, "svr-id", request.svr_id);
     attribute(xml, "epoch", request.epoch);
     attribute(xml, "seq", request.seq);
-    xml.push('>');
-    for element in &request.elements {
-        match element {
-            Element::Load(element) => load::write(xml, element, None),
-            Element::ConfInfo(element) => conf_info(xml, element),
-            Element::Reserved(element) => reserved(xml, element),
-            Element::Sys(element) => sys_op(xml, element),
-            Element::Participant(element) => participant_op(xml, element),
+    end(xml, "request", |xml| {
+        for element in &request.elements {
+            match element {
+                Element::Load(element) => load::write(xml, element, None),
+                Element::ConfInfo(element) => conf_info(xml, element),
+                Element::Reserved(element) => reserved(xml, element),
+                Element::Sys(element) => sys_op(xml, element),
+                Element::Participant(element) => participant_op(xml, element),
+            }
         }
-    }
-    xml.push_str("</request>");
+    });
 }
 
 fn response(xml: &mut String, response: &Response) {
@@ -44,17 +44,17 @@ fn response(xml: &mut String, response: &Response) {
     attribute(xml, "seq", response.seq);
     attribute(xml, "status", response.status);
     optional(xml, "reason", response.reason.as_deref());
-    xml.push('>');
-    for result in &response.results {
-        op_result(xml, result);
-    }
-    if let Some(info) = &response.conf_info {
-        conf_info(xml, info);
-    }
-    if let Some(load) = &response.load {
-        load::write(xml, load, None);
-    }
-    xml.push_str("</response>");
+    end(xml, "response", |xml| {
+        for result in &response.results {
+            op_result(xml, result);
+        }
+        if let Some(info) = &response.conf_info {
+            conf_info(xml, info);
+        }
+        if let Some(load) = &response.load {
+            load::write(xml, load, None);
+        }
+    });
 }
 
 fn op_result(xml: &mut String, result: &OpResult) {
@@ -74,18 +74,19 @@ fn conf_info(xml: &mut String, info: &ConfInfo) {
         attribute(xml, "part", info.part);
         attribute(xml, "parts", info.parts);
     }
-    xml.push('>');
-    for system in &info.systems {
-        self::system(xml, system);
-    }
-    for conference in &info.conferences {
-        users_start(xml, conference);
-        for user in &conference.users {
-            self::user(xml, user);
+    end(xml, "crt-conf-info", |xml| {
+        for system in &info.systems {
+            self::system(xml, system);
         }
-        xml.push_str("</crt-users>");
-    }
-    xml.push_str("</crt-conf-info>");
+        for conference in &info.conferences {
+            users_start(xml, conference);
+            end(xml, "crt-users", |xml| {
+                for user in &conference.users {
+                    self::user(xml, user);
+                }
+            });
+        }
+    });
 }
 
 pub(super) fn system(xml: &mut String, system: &System) {
@@ -99,7 +100,7 @@ pub(super) fn system(xml: &mut String, system: &System) {
     xml.push_str("/>");
 }
 
-/// The tag that opens a `crt-users`.
+/// The tag that opens a `crt-users`, without its end.
 pub(super) fn users_start(xml: &mut String, users: &Users) {
     xml.push_str("<crt-users");
     attribute(xml, "conf-obj-id", &users.conf_obj_id);
@@ -113,7 +114,6 @@ pub(super) fn users_start(xml: &mut String, users: &Users) {
     optional(xml, "max-users", users.max_users);
     optional(xml, "subject", users.subject.as_deref());
     flag(xml, "full", users.full);
-    xml.push('>');
 }
 
 pub(super) fn user(xml: &mut String, user: &ConfUser) {
@@ -133,38 +133,38 @@ pub(super) fn user(xml: &mut String, user: &ConfUser) {
     end_with_reach(xml, "conf-user", user.reach.as_ref());
 }
 
-/// Closes the open tag, with the child `reach` if there is one.
+/// Ends the element of which the tag is open, with the child `reach` if there is one.
 fn end_with_reach(xml: &mut String, element: &str, reach: Option<&Reach>) {
-    let Some(reach) = reach else {
-        return xml.push_str("/>");
-    };
-    xml.push_str("><reach");
-    attribute(xml, "contact", &reach.contact);
-    attribute(xml, "call-id", &reach.call_id);
-    attribute(xml, "local-tag", &reach.local_tag);
-    attribute(xml, "remote-tag", &reach.remote_tag);
-    flag(xml, "refer", reach.refer);
-    flag(xml, "replaces", reach.replaces);
-    xml.push_str("/></");
-    xml.push_str(element);
-    xml.push('>');
+    end(xml, element, |xml| {
+        let Some(reach) = reach else {
+            return;
+        };
+        xml.push_str("<reach");
+        attribute(xml, "contact", &reach.contact);
+        attribute(xml, "call-id", &reach.call_id);
+        attribute(xml, "local-tag", &reach.local_tag);
+        attribute(xml, "remote-tag", &reach.remote_tag);
+        flag(xml, "refer", reach.refer);
+        flag(xml, "replaces", reach.replaces);
+        xml.push_str("/>");
+    });
 }
 
 fn reserved(xml: &mut String, reserved: &ReservedSvrs) {
     xml.push_str("<reserved-svrs");
     attribute(xml, "ver", reserved.ver);
-    xml.push('>');
-    for server in &reserved.servers {
-        xml.push_str("<reserved-svr");
-        attribute(xml, "svr-id", server.svr_id);
-        optional(xml, "uri", server.uri.as_deref());
-        if server.state != ReservedState::default() {
-            attribute(xml, "state", server.state.as_str());
+    end(xml, "reserved-svrs", |xml| {
+        for server in &reserved.servers {
+            xml.push_str("<reserved-svr");
+            attribute(xml, "svr-id", server.svr_id);
+            optional(xml, "uri", server.uri.as_deref());
+            if server.state != ReservedState::default() {
+                attribute(xml, "state", server.state.as_str());
+            }
+            optional(xml, "by", server.by);
+            xml.push_str("/>");
         }
-        optional(xml, "by", server.by);
-        xml.push_str("/>");
-    }
-    xml.push_str("</reserved-svrs>");
+    });
 }
 
 fn sys_op(xml: &mut String, op: &SysOp) {
@@ -194,6 +194,20 @@ fn participant_op(xml: &mut String, op: &ParticipantOp) {
     optional(xml, "role", op.role.as_deref());
     end_with_reach(xml, name, op.reach.as_ref());
     xml.push_str("</conf_op_prtcs>");
+}
+
+/// Ends the element of which the tag is open: after its content, or at once if it has none.
+fn end(xml: &mut String, element: &str, content: impl FnOnce(&mut String)) {
+    let tag_len = xml.len();
+    xml.push('>');
+    content(xml);
+    if xml.len() == tag_len + 1 {
+        xml.truncate(tag_len);
+        return xml.push_str("/>");
+    }
+    xml.push_str("</");
+    xml.push_str(element);
+    xml.push('>');
 }
 
 fn attribute(xml: &mut String, name: &str, value: impl ToString) {
