@@ -79,11 +79,12 @@ impl Cluster {
         request: Request,
     ) {
         let seq = request.seq;
-        if !self.links.get(&channel).is_some_and(|link| link.is_up) {
+        let Some(link) = self.links.get_mut(&channel).filter(|link| link.is_up) else {
             self.respond(channel, id, seq, 403, Some("there is no such channel"));
             return;
-        }
-        let bound = self.links.get(&channel).and_then(|link| link.svr_id);
+        };
+        link.heard = now;
+        let bound = link.svr_id;
         let in_load = request.elements.iter().find_map(|element| match element {
             Element::Load(load) => Some(load.svr_id),
             _ => None,
@@ -119,7 +120,6 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&from) else {
             return false;
         };
-        peer.heard = now;
         if *epoch != 0 && *epoch != peer.epoch {
             if *epoch < peer.epoch {
                 return false;
@@ -321,6 +321,9 @@ impl Cluster {
         let Some(link) = self.links.get_mut(&channel) else {
             return;
         };
+        if result != Err(408) {
+            link.heard = now;
+        }
         let Some(purpose) = link.asked.remove(&id) else {
             return;
         };
@@ -343,9 +346,6 @@ impl Cluster {
         let Some(from) = self.links.get(&channel).and_then(|link| link.svr_id) else {
             return;
         };
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.heard = now;
-        }
         if let Some(load) = response.load.filter(|load| load.svr_id == from) {
             self.on_peer_load(now, from, load);
         }

@@ -1,5 +1,6 @@
 //! A channel with every server: who dials whom and when, and which of two channels stays.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cfw::SvrId;
@@ -20,6 +21,9 @@ const DEFERENCE: Duration = Duration::from_millis(300);
 /// Most URIs that are dialled, and channels that there are.
 const ADDRESSES_MAX: usize = 512;
 const LINKS_MAX: usize = 1_024;
+
+/// A channel on which nothing is heard for so long is closed: loads and their answers come each second.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Requests that a channel may owe answers to before it is too slow to be of use.
 pub(super) const UNANSWERED_MAX: usize = 1_000;
@@ -42,21 +46,23 @@ pub(super) struct Address {
 pub(super) struct Link {
     pub(super) is_up: bool,
     pub(super) svr_id: Option<SvrId>,
+    pub(super) heard: Instant,
     /// The URI that was dialled.
     uri: Option<String>,
     pub(super) next_id: u64,
     /// Requests that wait for their answers.
-    pub(super) asked: std::collections::BTreeMap<u64, Purpose>,
+    pub(super) asked: BTreeMap<u64, Purpose>,
 }
 
 impl Link {
-    fn new(uri: Option<String>) -> Self {
+    fn new(now: Instant, uri: Option<String>) -> Self {
         Self {
             is_up: false,
             svr_id: None,
+            heard: now,
             uri,
             next_id: 1,
-            asked: std::collections::BTreeMap::new(),
+            asked: BTreeMap::new(),
         }
     }
 }
@@ -123,7 +129,8 @@ impl Cluster {
         let channel = ChannelId::Dialled(self.next_channel);
         self.next_channel += 1;
         address.dialling = Some(channel);
-        self.links.insert(channel, Link::new(Some(uri.to_owned())));
+        self.links
+            .insert(channel, Link::new(now, Some(uri.to_owned())));
         self.timers.set(now + DIAL_BUDGET, Timer::DialLate(channel));
         self.outputs.push_back(Output::Dial {
             channel,
@@ -151,7 +158,7 @@ impl Cluster {
                 self.close(channel, "too many channels");
                 return;
             }
-            self.links.insert(channel, Link::new(None));
+            self.links.insert(channel, Link::new(now, None));
         }
         let Some(link) = self.links.get_mut(&channel) else {
             // Given up meanwhile.
@@ -159,6 +166,7 @@ impl Cluster {
             return;
         };
         link.is_up = true;
+        link.heard = now;
         if let Some(uri) = link.uri.clone()
             && let Some(address) = self.addresses.get_mut(&uri)
         {
@@ -194,7 +202,7 @@ impl Cluster {
             self.deny(now, channel, "another server is configured at its address");
             return false;
         }
-        if self.meet(now, id).is_none() {
+        if self.meet(id).is_none() {
             self.deny(now, channel, "too many servers are known");
             return false;
         }
@@ -345,6 +353,24 @@ impl Cluster {
             channel,
             reason: reason.to_owned(),
         });
+    }
+
+    /// Each second: channels on which nobody is heard are closed.
+    pub(super) fn check_links(&mut self, now: Instant) {
+        let is_silent = |link: &Link| link.is_up && now > link.heard + SILENCE;
+        let links = self.links.iter().filter(|(_, link)| is_silent(link));
+        let silent: Vec<ChannelId> = links.map(|(channel, _)| *channel).collect();
+        for channel in silent {
+            self.close(channel, "silent");
+            self.on_channel_down(now, channel, Lost::Timeout);
+        }
+    }
+
+    /// This process was stopped for that long and has heard nobody: that is no one else's silence.
+    pub(super) fn excuse(&mut self, stalled: Duration) {
+        for link in self.links.values_mut() {
+            link.heard += stalled;
+        }
     }
 
     /// Ends all channels with a server.

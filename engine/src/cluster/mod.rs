@@ -265,6 +265,7 @@ impl Cluster {
     fn beat(&mut self, now: Instant) {
         self.timers.set(now + BEAT, Timer::Beat);
         self.push_load(now, false);
+        self.check_links(now);
         self.check_peers(now);
         self.adopt_orphans(now);
         self.check_trunks(now);

@@ -21,9 +21,6 @@ use super::timers::Timer;
 /// Most servers that are known.
 const PEERS_MAX: usize = 256;
 
-/// A server that says nothing for so long is suspected.
-pub(super) const SILENCE: Duration = Duration::from_secs(10);
-
 /// How long a channel that was closed under us may take to come again before its server is taken for dead.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -50,7 +47,6 @@ pub(super) struct Peer {
     /// Of the last request sent, and received in this epoch.
     pub(super) seq_out: u64,
     pub(super) seq_in: u64,
-    pub(super) heard: Instant,
     pub(super) life: Life,
     pub(super) lost: Option<Loss>,
     /// Servers it has a living channel with.
@@ -76,7 +72,7 @@ pub(super) struct Loss {
 }
 
 impl Peer {
-    fn new(now: Instant) -> Self {
+    fn new() -> Self {
         Self {
             uri: None,
             cfw_uri: None,
@@ -89,7 +85,6 @@ impl Peer {
             spoken: None,
             seq_out: 0,
             seq_in: 0,
-            heard: now,
             life: Life::Suspect,
             lost: None,
             sees: BTreeSet::new(),
@@ -109,11 +104,11 @@ impl Peer {
 
 impl Cluster {
     /// The server's entry, a new one if it has none. None: there are too many.
-    pub(super) fn meet(&mut self, now: Instant, id: SvrId) -> Option<&mut Peer> {
+    pub(super) fn meet(&mut self, id: SvrId) -> Option<&mut Peer> {
         if !self.peers.contains_key(&id) && self.peers.len() >= PEERS_MAX {
             return None;
         }
-        Some(self.peers.entry(id).or_insert_with(|| Peer::new(now)))
+        Some(self.peers.entry(id).or_insert_with(Peer::new))
     }
 
     pub(super) fn is_alive(&self, id: SvrId) -> bool {
@@ -151,7 +146,6 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.heard = now;
         let before = std::mem::replace(&mut peer.life, Life::Alive);
         peer.lost = None;
         if before == Life::Alive {
@@ -261,17 +255,9 @@ impl Cluster {
         seen > gone || (seen == gone && lowest_is_seen)
     }
 
-    /// Each second: who is silent, and who can be forgotten.
+    /// Each second: who is dead, and who can be forgotten.
     pub(super) fn check_peers(&mut self, now: Instant) {
-        let silent = |peer: &Peer| peer.is_alive() && now > peer.heard + SILENCE;
-        let ids: Vec<SvrId> = self.peers.keys().copied().collect();
-        for id in ids {
-            if self.peers.get(&id).is_some_and(silent) {
-                self.close_links(now, id, "silent");
-                self.on_lost(now, id, Lost::Timeout);
-            }
-            self.judge(now, id);
-        }
+        self.judge_all(now);
         let is_old = |peer: &Peer| {
             peer.life == Life::Dead && peer.lost.is_none_or(|loss| now > loss.at + FORGET_AFTER)
         };
@@ -284,12 +270,5 @@ impl Cluster {
             }
             keep
         });
-    }
-
-    /// This process was stopped for that long and has heard nobody: that is no one else's silence.
-    pub(super) fn excuse(&mut self, stalled: Duration) {
-        for peer in self.peers.values_mut() {
-            peer.heard += stalled;
-        }
     }
 }

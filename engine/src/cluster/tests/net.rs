@@ -99,7 +99,7 @@ pub(super) struct Server {
     pub(super) answers: Vec<(u64, u16)>,
     pub(super) bytes: usize,
     /// The other end of each channel.
-    channels: BTreeMap<ChannelId, (SvrId, ChannelId)>,
+    pub(super) channels: BTreeMap<ChannelId, (SvrId, ChannelId)>,
     pub(super) min: u32,
     is_full: bool,
     is_stopped: bool,
@@ -124,6 +124,10 @@ pub(super) struct Net {
     /// Where each caller ended: server, or a status.
     pub(super) ends: BTreeMap<String, Result<SvrId, u16>>,
     cut: BTreeSet<(SvrId, SvrId)>,
+    /// When the last input of each channel arrives: what is sent later does not overtake it.
+    arrivals: BTreeMap<(SvrId, ChannelId), Instant>,
+    /// Makes delays between 1 and 20 ms instead of one for all.
+    pub(super) jitter: Option<Random>,
     pub(super) phone: Phone,
     lives: u64,
 }
@@ -138,6 +142,8 @@ impl Net {
             calls: BTreeMap::new(),
             ends: BTreeMap::new(),
             cut: BTreeSet::new(),
+            arrivals: BTreeMap::new(),
+            jitter: None,
             phone: Phone {
                 refer: true,
                 replaces: true,
@@ -194,6 +200,21 @@ impl Net {
         self.count += 1;
         self.events
             .insert((self.now + wait, self.count), (to, event));
+    }
+
+    fn delay(&mut self) -> Duration {
+        match &mut self.jitter {
+            Some(random) => Duration::from_micros(1_000 + random.next_u64() % 19_000),
+            None => LATENCY,
+        }
+    }
+
+    /// Something comes by a channel, behind what was sent before.
+    fn arrive_on(&mut self, wait: Duration, to: SvrId, channel: ChannelId, input: Input) {
+        let last = self.arrivals.entry((to, channel)).or_insert(self.now);
+        let at = (self.now + wait).max(*last);
+        *last = at;
+        self.after(at - self.now, to, Event::Input(input));
     }
 
     /// For so many milliseconds.
@@ -345,7 +366,8 @@ impl Net {
             && server.channels.remove(&channel).is_some()
         {
             let down = Input::ChannelDown { channel, why };
-            self.after(LATENCY, peer, Event::Input(down));
+            let wait = self.delay();
+            self.arrive_on(wait, peer, channel, down);
         }
     }
 
@@ -416,7 +438,8 @@ impl Net {
             return;
         };
         if !self.cut.contains(&(from, peer)) {
-            self.after(LATENCY, peer, Event::Input(input(theirs)));
+            let wait = self.delay();
+            self.arrive_on(wait, peer, theirs, input(theirs));
         }
     }
 
@@ -441,14 +464,13 @@ impl Net {
         let server = self.servers.get_mut(&from).unwrap();
         server.channels.insert(channel, (peer, theirs));
         // Nobody is known by signalling: the first messages tell.
-        let up = |channel| {
-            Event::Input(Input::ChannelUp {
-                channel,
-                svr_id: None,
-            })
+        let up = |channel| Input::ChannelUp {
+            channel,
+            svr_id: None,
         };
-        self.after(LATENCY, peer, up(theirs));
-        self.after(LATENCY * 2, from, up(channel));
+        let (there, back) = (self.delay(), self.delay());
+        self.arrive_on(there, peer, theirs, up(theirs));
+        self.arrive_on(there + back, from, channel, up(channel));
     }
 
     fn obey(&mut self, at: SvrId, shard: usize, order: Order) {

@@ -80,6 +80,36 @@ fn of_two_channels_one_stays() {
 }
 
 #[test]
+fn whoever_dials_first_two_servers_have_one_channel() {
+    let active = ["A", "B", "C", "D"];
+    for seed in 0..200 {
+        let net = &mut Net::new(Vec::new());
+        net.jitter = Some(Random::new(seed));
+        for name in active {
+            net.start(config(name, &active));
+            net.run(seed % 30);
+        }
+        let standby = Config {
+            standby: true,
+            ..config("E", &active)
+        };
+        net.start(standby);
+        net.run(10_000);
+        for (own, server) in &net.servers {
+            assert_eq!(server.cluster.links.len(), 4, "{own}, seed {seed}");
+            assert_eq!(server.channels.len(), 4, "{own}, seed {seed}");
+            for peer in server.cluster.peers.values() {
+                assert_eq!(
+                    (peer.links.len(), peer.life),
+                    (1, Life::Alive),
+                    "{own}, seed {seed}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_hundred_callers_at_once_spread() {
     let net = &mut Net::mesh(&["A", "B", "C"]);
     net.fill("A", "r", 50);
