@@ -1,5 +1,5 @@
 //! The rules of several servers against each other, with callers and foci that do what they are told.
 
 mod net;
-
+mod rules;
 mod service;
