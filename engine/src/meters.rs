@@ -12,6 +12,7 @@
 //! Not here: rates, which need two readings ([`Sampler`](crate::admin::Sampler)), and the
 //! decision what a full server does with a call.
 
+mod cluster;
 mod lateness;
 mod ledger;
 mod load;
@@ -21,6 +22,7 @@ mod unwanted;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use cluster::ClusterMeters;
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{

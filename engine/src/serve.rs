@@ -2,28 +2,31 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::AtomicBool;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sip::{ListenerIdentity, Transport};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::oneshot;
 
-use crate::admin::{Admin, AdminThread, ConferenceView, ShardQueries};
-use crate::config::{Config, ConfigError, SipListen};
+use crate::admin::{Admin, AdminThread, ClusterView, ConferenceView, ShardQueries};
+use crate::cluster::agent::{self, Agent, Board, TlsIdentity};
+use crate::cluster::hub::{self, Place};
+use crate::cluster::{self, Decision, Wanted};
+use crate::config::{Config, ConfigError, Redirect, SipListen};
 use crate::focus::{Access, RoomName};
 use crate::io::tls::Tls;
 use crate::limits;
 use crate::load::{Admission, Calibration};
 use crate::log::LogHandle;
-use crate::meters::{Meters, ServerLoad, ServerState, State};
+use crate::meters::{ClusterMeters, Meters, ServerLoad, ServerState, State};
 use crate::random::Random;
 use crate::shard::core::Common;
 use crate::shard::directory::Spread;
-use crate::shard::mailbox::{DialOrder, Mail, Mailboxes, Query};
+use crate::shard::mailbox::{DialOrder, HubQuery, Mail, Mailboxes, Query};
 use crate::shard::run::{Plan, Sockets};
 use crate::shard::{ShardIndex, guard, run};
 use crate::trace::{Batch, Watchers};
@@ -39,6 +42,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Calls and transactions one shard keeps; a call costs some kilobytes, so this bounds memory, not ambition.
 const CALLS_MAX: usize = 200_000;
+
+/// Dialogs of control channels: more servers than a full mesh can have.
+const CHANNELS_MAX: usize = 4_096;
 
 /// The kernel takes apart the rings of a server that has just ended, and frees its addresses, in its own
 /// time; a restart waits this long for it.
@@ -93,6 +99,7 @@ pub fn serve(
     let mut config = config;
     let shards = config.server.cores.len();
     let mut sockets = bind_sip(&mut config, shards)?;
+    let channels = bind_channels(&config)?;
     let http = TcpListener::bind(config.http.listen).map_err(|error| ServeError::Bind {
         key: "http.listen",
         address: config.http.listen,
@@ -115,8 +122,10 @@ pub fn serve(
         load: load.clone(),
         access: Arc::new(access),
         watchers: watchers.clone(),
-        quiet: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+        quiet: (0..=shards).map(|_| AtomicBool::new(false)).collect(),
     };
+    let cluster_meters = Arc::new(ClusterMeters::default());
+    let board = Arc::new(Board::default());
     let tls = Arc::new(tls);
     let control = Control {
         config: config.clone(),
@@ -124,7 +133,9 @@ pub fn serve(
         derived,
         load: load.clone(),
         state: state.clone(),
-        mailboxes,
+        mailboxes: mailboxes.clone(),
+        board: board.clone(),
+        drains: Arc::default(),
         log,
     };
     // Before any thread starts, so that no signal finds a thread that does not expect it.
@@ -164,8 +175,9 @@ pub fn serve(
     let shards: Arc<dyn ShardQueries> = Arc::new(control);
     let admin = Admin {
         config: config.clone(),
-        meters,
-        load,
+        meters: meters.clone(),
+        cluster_meters: cluster_meters.clone(),
+        load: load.clone(),
         state: state.clone(),
         shards,
         watchers,
@@ -173,7 +185,18 @@ pub fn serve(
     };
     let admin =
         AdminThread::start(http, admin).map_err(|error| ServeError::Start(error.to_string()))?;
-    state.set(State::Active);
+    let cluster = Joining {
+        listener: channels,
+        mailboxes,
+        load,
+        state,
+        meters,
+        cluster_meters,
+        board,
+        quiet: common.quiet.clone(),
+        seed: seeds.next_u64(),
+    };
+    let agent = cluster.join(&config)?;
     announce(&config, admin.local_address());
 
     for handle in handles {
@@ -182,6 +205,7 @@ pub fn serve(
             .join()
             .map_err(|error| ServeError::Start(error.to_string()))?;
     }
+    agent.join();
     signals.close();
     drop(admin);
     tracing::info!("ended");
@@ -218,6 +242,9 @@ struct Control {
     load: Arc<ServerLoad>,
     state: Arc<ServerState>,
     mailboxes: Mailboxes,
+    board: Arc<Board>,
+    /// How often a drain of the process began or was called off: even while there is none.
+    drains: Arc<AtomicU64>,
     log: LogHandle,
 }
 
@@ -235,7 +262,7 @@ impl Control {
                 let mut control = self;
                 for signal in signals.forever() {
                     match signal {
-                        SIGTERM => ShardQueries::drain(&control),
+                        SIGTERM => control.drain_and_end(),
                         SIGINT => control.stop(),
                         _ => control.reload(reload()),
                     }
@@ -271,9 +298,39 @@ impl Control {
         self.tell_all(|| Mail::Reload(self.config.clone(), access.clone()));
     }
 
-    /// Posts to every shard, waiting for inboxes that are full.
+    /// Ends the process when the last call has gone, or when the time for that is over. In a cluster users
+    /// are moved to other servers meanwhile.
+    fn drain_and_end(&self) {
+        let began = self.drains.load(Ordering::Relaxed);
+        let is_first = began % 2 == 0
+            && self
+                .drains
+                .compare_exchange(began, began + 1, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !is_first {
+            return;
+        }
+        let limit = Duration::from_secs(self.config.server.drain_timeout_s.into());
+        tracing::info!(limit_s = limit.as_secs(), "draining: no new calls");
+        self.state.set(State::Draining);
+        let control = self.clone();
+        // Not waited for: when the calls are gone sooner, the process ends under it.
+        thread::spawn(move || {
+            control.tell_all(|| Mail::Drain);
+            if control.state.is_in_cluster() {
+                let deadline = Some(limit);
+                drop(control.order(Wanted::Drain { deadline }));
+            }
+            thread::sleep(limit);
+            if control.drains.load(Ordering::Relaxed) == began + 1 {
+                control.stop();
+            }
+        });
+    }
+
+    /// Posts to every shard and to the hub, waiting for inboxes that are full.
     fn tell_all(&self, mail: impl Fn() -> Mail) {
-        for shard in 0..self.mailboxes.shards() {
+        for shard in 0..=self.mailboxes.shards() {
             while self
                 .mailboxes
                 .post(ShardIndex(shard as u16), mail())
@@ -282,6 +339,17 @@ impl Control {
                 thread::sleep(Duration::from_millis(1));
             }
         }
+    }
+
+    /// Asks the hub; one whose inbox is full drops the question, which the asker notices.
+    fn ask_hub<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> HubQuery,
+    ) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        let mail = Mail::Hub(question(reply));
+        drop(self.mailboxes.post(self.mailboxes.hub(), mail));
+        answer
     }
 
     /// Asks every shard; one whose inbox is full drops the question, which the asker notices.
@@ -339,20 +407,166 @@ impl ShardQueries for Control {
     }
 
     fn drain(&self) {
-        if self.state.get() == State::Draining {
-            return;
+        if self.state.is_in_cluster() {
+            tracing::info!("giving all users away");
+            drop(self.order(Wanted::Drain { deadline: None }));
+        } else {
+            self.drain_and_end();
         }
-        let limit = Duration::from_secs(self.config.server.drain_timeout_s.into());
-        tracing::info!(limit_s = limit.as_secs(), "draining: no new calls");
-        self.state.set(State::Draining);
-        let control = self.clone();
-        // Not waited for: when the calls are gone sooner, the process ends under it.
-        thread::spawn(move || {
-            control.tell_all(|| Mail::Drain);
-            thread::sleep(limit);
-            control.stop();
-        });
     }
+
+    fn undrain(&self) {
+        let began = self.drains.load(Ordering::Relaxed);
+        if began % 2 == 1 {
+            let next = self.drains.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(number = next, "not draining any more");
+            self.tell_all(|| Mail::Undrain);
+            self.state.set(State::Active);
+        }
+        drop(self.order(Wanted::Undrain));
+    }
+
+    fn cluster(&self) -> ClusterView {
+        ClusterView::of(&self.board.look())
+    }
+
+    fn order(&self, wanted: Wanted) -> oneshot::Receiver<(u16, String)> {
+        self.ask_hub(|reply| HubQuery::Operator { wanted, reply })
+    }
+
+    fn roster(&self, id: Option<&str>) -> oneshot::Receiver<Vec<cluster::ConferenceView>> {
+        let room = id.map(str::to_owned);
+        self.ask_hub(|reply| HubQuery::Roster { room, reply })
+    }
+
+    fn decisions(&self) -> oneshot::Receiver<Vec<Decision>> {
+        self.ask_hub(|reply| HubQuery::Decisions { reply })
+    }
+}
+
+/// What this server's place in the cluster is made of.
+struct Joining {
+    listener: TcpListener,
+    mailboxes: Mailboxes,
+    load: Arc<ServerLoad>,
+    state: Arc<ServerState>,
+    meters: Arc<Meters>,
+    cluster_meters: Arc<ClusterMeters>,
+    board: Arc<Board>,
+    quiet: Arc<[AtomicBool]>,
+    seed: u64,
+}
+
+impl Joining {
+    /// Starts the cluster's thread; from now on calls are taken.
+    fn join(self, config: &Config) -> Result<Agent, ServeError> {
+        let files = config.sip.tls.certificate.as_ref();
+        let tls = files
+            .filter(|_| config.cluster.tls)
+            .map(TlsIdentity::load)
+            .transpose()
+            .map_err(|error| ServeError::Start(error.to_string()))?;
+        let listening = self.listener.local_addr();
+        let listening = listening.map_err(|error| ServeError::Start(error.to_string()))?;
+        let place = Place {
+            address: channels_address(config, listening.ip())?,
+            port: listening.port(),
+            fingerprint: tls.as_ref().map(TlsIdentity::fingerprint),
+        };
+        tracing::info!(%listening, tls = tls.is_some(), "control channels");
+        let hub = hub::Config {
+            cluster: cluster_config(config, self.mailboxes.shards()),
+            epoch: agent::epoch(),
+            sip: sip::Config {
+                focus: false,
+                calls_max: CHANNELS_MAX,
+                ..sip_config(config, self.mailboxes.hub(), self.seed)
+            },
+            seed: self.seed.rotate_left(32),
+            trusted: config.cluster.trusted.clone(),
+            place,
+        };
+        let plan = agent::Plan {
+            hub,
+            mailboxes: self.mailboxes,
+            load: self.load,
+            state: self.state,
+            meters: self.meters,
+            cluster_meters: self.cluster_meters,
+            board: self.board,
+            quiet: self.quiet,
+            listener: self.listener,
+            tls,
+            start_hook: config.cluster.start_hook.clone(),
+            stop_hook: config.cluster.stop_hook.clone(),
+            has_others: !config.cluster.peers.is_empty() || !config.cluster.reserved.is_empty(),
+        };
+        Agent::spawn(plan).map_err(|error| ServeError::Start(error.to_string()))
+    }
+}
+
+/// The rules' part of the configuration.
+fn cluster_config(config: &Config, shards: usize) -> cluster::Config {
+    // Servers reach one another as they listen: over UDP, if that is there.
+    let carries = |transport: Transport| {
+        let mut listen = config.sip.listen.iter();
+        listen.position(|listen| listen.transport == transport)
+    };
+    let listener = [Transport::Udp, Transport::Tcp, Transport::Tls]
+        .into_iter()
+        .find_map(carries)
+        .unwrap_or(0);
+    let transport = config.sip.listen[listener].transport.uri_parameter();
+    let transport = transport.map_or_else(String::new, |name| format!(";transport={name}"));
+    let address = public_address(config, listener);
+    let own = &config.cluster;
+    cluster::Config {
+        svr_id: config.server.id,
+        uri: format!("sip:{address}{transport}"),
+        cfw_uri: format!("sip:{}@{address}{transport}", RoomName::CONTROL),
+        started: SystemTime::now(),
+        shards,
+        peers: own.peers.clone(),
+        reserved: own.reserved.clone(),
+        relay: own.redirect == Redirect::Relay,
+        recall: own.recall,
+        standby: own.standby,
+        start_hook: own.start_hook.is_some(),
+        stop_hook: own.stop_hook.is_some(),
+        drain_after: Duration::from_secs(own.drain_after_s.into()),
+        drain_deadline: Duration::from_secs(own.drain_deadline_s.into()),
+        grow_at: own.grow_at,
+    }
+}
+
+/// Where others connect to: the advertised host, if the listening address is none to be reached at.
+fn channels_address(config: &Config, listening: IpAddr) -> Result<IpAddr, ServeError> {
+    let advertise = match &config.sip.advertise {
+        Some(advertise) if listening.is_unspecified() || config.cluster.listen.is_none() => {
+            advertise.host.trim_matches(['[', ']'])
+        }
+        _ => return Ok(listening),
+    };
+    let found = (advertise, 0).to_socket_addrs();
+    let mut found = found.map_err(|error| {
+        ServeError::Start(format!(
+            "sip.advertise: {advertise} has no address: {error}"
+        ))
+    })?;
+    found
+        .next()
+        .map(|address| address.ip())
+        .ok_or_else(|| ServeError::Start(format!("sip.advertise: {advertise} has no address")))
+}
+
+fn bind_channels(config: &Config) -> Result<TcpListener, ServeError> {
+    let any_port = SocketAddr::new(config.sip.listen[0].address.ip(), 0);
+    let address = config.cluster.listen.unwrap_or(any_port);
+    TcpListener::bind(address).map_err(|error| ServeError::Bind {
+        key: "cluster.listen",
+        address,
+        error,
+    })
 }
 
 /// Where others reach the listener: the advertised address, or the bound one.

@@ -32,10 +32,9 @@ use tokio::{
 };
 
 use super::{
-    Admin, ConferenceView, Sample, Sampler, Status, flamegraph,
+    Admin, Sample, Sampler, Status, flamegraph,
     metrics::Metrics,
     trace::{self, Trace},
-    view,
 };
 use crate::{focus::RoomName, meters, trace::Filter};
 
@@ -65,6 +64,8 @@ struct Shared {
     sample: Arc<Mutex<Sample>>,
 }
 
+mod cluster;
+
 /// Samples the meters and answers requests until `shutdown` is done; open requests are then dropped.
 pub async fn serve(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
     let (router, sampling) = router(admin);
@@ -90,8 +91,7 @@ pub fn router(admin: Admin) -> (Router, impl Future<Output = ()> + use<>) {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
-        .route("/api/v1/conferences", get(conferences))
-        .route("/api/v1/conferences/{id}", get(conference))
+        .merge(cluster::routes())
         .route("/api/v1/conferences/{id}/participants", post(dial))
         .route("/api/v1/trace", get(trace))
         .route("/api/v1/drain", post(drain))
@@ -217,22 +217,6 @@ async fn status(State(shared): State<Shared>) -> Json<Status> {
     Json(Status::new(&shared.admin, &sample))
 }
 
-async fn conferences(State(shared): State<Shared>) -> Result<Json<Vec<ConferenceView>>, Failure> {
-    let parts = answers(shared.admin.shards.conferences()).await?;
-    Ok(Json(view::merge(parts.into_iter().flatten())))
-}
-
-async fn conference(
-    State(shared): State<Shared>,
-    Path(id): Path<String>,
-) -> Result<Json<ConferenceView>, Failure> {
-    let parts = answers(shared.admin.shards.conference(&id)).await?;
-    let found = view::merge(parts.into_iter().flatten()).into_iter().next();
-    found
-        .map(Json)
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no conference {id}")))
-}
-
 /// Whom to call.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -252,13 +236,7 @@ async fn dial(
     Path(id): Path<String>,
     request: Result<Json<DialRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<DialAccepted>), Failure> {
-    let Json(request) = request.map_err(|rejection| {
-        let status = match rejection {
-            JsonRejection::MissingJsonContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Failure(status, rejection.body_text())
-    })?;
+    let Json(request) = request.map_err(Failure::from)?;
     let room = RoomName::from_user(&id).ok_or_else(|| {
         Failure(
             StatusCode::BAD_REQUEST,
@@ -418,6 +396,16 @@ async fn flamegraph(query: Query<FlamegraphQuery>) -> Result<Response, Failure> 
 
 /// A status with its reason as `{"error": reason}`.
 struct Failure(StatusCode, String);
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        let status = match rejection {
+            JsonRejection::MissingJsonContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, rejection.body_text())
+    }
+}
 
 #[derive(Serialize)]
 struct FailureBody {

@@ -11,11 +11,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Admin;
+use super::{Admin, ShardQueries};
 use crate::meters::{
-    CoreMeters, Meters, Phase, ServerLoad, ServerState, SipCounts, State, Unwanted,
+    ClusterMeters, CoreMeters, Meters, Phase, ServerLoad, ServerState, SipCounts, State, Unwanted,
 };
 use crate::trace::Watchers;
+
+mod cluster;
 
 type Reader = fn(&CoreMeters) -> u64;
 
@@ -196,6 +198,8 @@ impl Metrics {
             state: admin.state.clone(),
             watchers: admin.watchers.clone(),
             started: admin.started,
+            cluster_meters: admin.cluster_meters.clone(),
+            shards: admin.shards.clone(),
         }));
         Self(registry)
     }
@@ -208,7 +212,6 @@ impl Metrics {
 }
 
 /// Where the numbers come from.
-#[derive(Debug)]
 struct Readings {
     svr_id: String,
     meters: Arc<Meters>,
@@ -216,6 +219,14 @@ struct Readings {
     state: Arc<ServerState>,
     watchers: Watchers,
     started: Instant,
+    cluster_meters: Arc<ClusterMeters>,
+    shards: Arc<dyn ShardQueries>,
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readings").finish_non_exhaustive()
+    }
 }
 
 impl Collector for Readings {
@@ -223,7 +234,8 @@ impl Collector for Readings {
         self.encode_cores(&mut encoder)?;
         self.encode_lateness(&mut encoder)?;
         self.encode_sip(&mut encoder)?;
-        self.encode_server(&mut encoder)
+        self.encode_server(&mut encoder)?;
+        self.encode_cluster(&mut encoder)
     }
 }
 

@@ -12,9 +12,15 @@
 //! | `GET /readyz` | 200 while calls are taken, else 503 |
 //! | `GET /metrics` | OpenMetrics text, names `plenum_*` |
 //! | `GET /api/v1/status` | [`Status`] |
-//! | `GET /api/v1/conferences`, `/api/v1/conferences/{id}` | [`ConferenceView`] |
+//! | `GET /api/v1/conferences`, `/api/v1/conferences/{id}` | [`ConferenceView`]: everybody, on all servers |
+//! | `POST /api/v1/conferences/{id}/participants/{entity}/mute`, `/unmute` | 200; wherever he is |
+//! | `DELETE /api/v1/conferences/{id}/participants/{entity}` | 200; he is sent BYE, wherever he is |
+//! | `PUT /api/v1/conferences/{id}/expected` | 200; room is kept for `{"participants": N}` |
+//! | `POST /api/v1/conferences/{id}/lock`, `/unlock` | 200; nobody new gets in, or does again |
+//! | `GET /api/v1/decisions` | [`Decision`]s, the latest last |
 //! | `GET /api/v1/trace?call=ID&room=NAME&seconds=N` | SIP messages as they come, a [`Line`](crate::trace::Line) of JSON each |
-//! | `POST /api/v1/drain` | 202; no new calls from now on |
+//! | `POST /api/v1/drain` | 202; no new calls from now on. A server alone ends when the last has gone; one of several gives its users away and stands by |
+//! | `POST /api/v1/undrain` | 202; calls are taken again |
 //! | `GET /debug/flamegraph?seconds=N` | SVG of where the process spent N seconds of its time |
 //!
 //! Errors are JSON, `{"error": "..."}`. Not here: authentication. The address is loopback unless the
@@ -41,12 +47,13 @@ use tokio::sync::oneshot;
 pub use http::{router, serve};
 pub use sampler::{CoreSample, Sample, Sampler};
 pub use status::{ClusterView, CoreStatus, LoadStatus, PeerView, ReservedView, Status};
-pub use view::{ConferenceView, DecisionView, ParticipantView, SeenView};
+pub use view::{ConferenceView, ParticipantView};
 
 use crate::{
+    cluster::{self, Decision, Wanted},
     config::Config,
     focus::RoomName,
-    meters::{Meters, ServerLoad, ServerState},
+    meters::{ClusterMeters, Meters, ServerLoad, ServerState},
     trace::{Batch, Watchers},
 };
 
@@ -55,6 +62,7 @@ use crate::{
 pub struct Admin {
     pub config: Arc<Config>,
     pub meters: Arc<Meters>,
+    pub cluster_meters: Arc<ClusterMeters>,
     pub load: Arc<ServerLoad>,
     pub state: Arc<ServerState>,
     pub shards: Arc<dyn ShardQueries>,
@@ -85,10 +93,20 @@ pub trait ShardQueries: Send + Sync + 'static {
     /// Begins to drain, as SIGTERM does. Asking again changes nothing.
     fn drain(&self);
 
+    /// Ends a drain before its end.
+    fn undrain(&self);
+
     /// The other servers; a server on its own has none.
-    fn cluster(&self) -> ClusterView {
-        ClusterView::default()
-    }
+    fn cluster(&self) -> ClusterView;
+
+    /// Has the cluster do something; hears what became of it as an HTTP status with its reason.
+    fn order(&self, wanted: Wanted) -> oneshot::Receiver<(u16, String)>;
+
+    /// Who is in a conference, or in all, on this server and the others.
+    fn roster(&self, id: Option<&str>) -> oneshot::Receiver<Vec<cluster::ConferenceView>>;
+
+    /// What was decided lately, the latest last.
+    fn decisions(&self) -> oneshot::Receiver<Vec<Decision>>;
 }
 
 /// The admin thread while it runs; dropping it stops the thread.

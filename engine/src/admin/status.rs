@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use cfw::dist_conf::message::ReservedSvr;
+
 use super::{Admin, Sample};
-use crate::meters::{Phase, State};
+use crate::cluster::agent::Glimpse;
+use crate::cluster::{Life, ServerView};
+use crate::meters::{Phase, ServerLoad, ServerState, State};
 
 /// The answer, field by field as outside readers know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub svr_id: String,
     pub version: String,
-    /// `starting`, `active`, `full` (active, but at max-load) or `draining`.
+    /// `starting`, `active`, `full` (active, but at max-load), `draining` or `standby`.
     pub state: String,
     pub uptime_s: u64,
     pub load: LoadStatus,
@@ -62,13 +66,45 @@ pub struct ClusterView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerView {
     pub svr_id: String,
+    /// Where its control channels go.
     pub uri: String,
+    /// As it says: `active`, `full`, `draining` or `standby`; or `suspect` while it is not heard of, and
+    /// `dead` when no server hears of it.
     pub state: String,
     pub load: u32,
     pub max: u32,
     pub min: u32,
-    /// Age of its last load report in milliseconds.
-    pub age_ms: u64,
+    /// Age of its last load report in milliseconds; null = there was none yet.
+    pub age_ms: Option<u64>,
+}
+
+impl ClusterView {
+    /// What the cluster's thread has shown last.
+    pub fn of(glimpse: &Glimpse) -> Self {
+        let since = glimpse.at.map(|at| at.elapsed()).unwrap_or_default();
+        let server = |server: &ServerView| PeerView {
+            svr_id: server.svr_id.to_string(),
+            uri: server.cfw_uri.clone(),
+            state: match server.life {
+                Life::Alive => server.state.to_string(),
+                Life::Suspect => "suspect".to_owned(),
+                Life::Dead => "dead".to_owned(),
+            },
+            load: server.load,
+            max: server.max,
+            min: server.min,
+            age_ms: server.age.map(|age| (age + since).as_millis() as u64),
+        };
+        let reserved = |server: &ReservedSvr| ReservedView {
+            svr_id: server.svr_id.to_string(),
+            uri: server.uri.clone().unwrap_or_default(),
+            state: server.state.as_str().to_owned(),
+        };
+        Self {
+            servers: glimpse.servers.iter().map(server).collect(),
+            reserved: glimpse.reserved.iter().map(reserved).collect(),
+        }
+    }
 }
 
 /// A server that may be added.
@@ -82,15 +118,11 @@ pub struct ReservedView {
 impl Status {
     pub(super) fn new(admin: &Admin, sample: &Sample) -> Self {
         let load = &admin.load;
-        let state = match admin.state.get() {
-            State::Active if load.is_full() => "full",
-            state => state.as_str(),
-        };
         let gauges = || admin.meters.cores.iter();
         Self {
             svr_id: admin.config.server.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            state: state.to_owned(),
+            state: state_name(&admin.state, load).to_owned(),
             uptime_s: admin.started.elapsed().as_secs(),
             load: LoadStatus {
                 current: load.current(),
@@ -122,6 +154,14 @@ impl Status {
                 .collect(),
             cluster: admin.shards.cluster(),
         }
+    }
+}
+
+/// What the server is doing, in a word.
+pub(super) fn state_name(state: &ServerState, load: &ServerLoad) -> &'static str {
+    match state.get() {
+        State::Active if load.is_full() => "full",
+        state => state.as_str(),
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize, Serializer};
+use cfw::SvrId;
+use cfw::dist_conf::message::ConfUser;
+use serde::{Serialize, Serializer};
+
+use crate::cluster;
 
 /// A conference with everyone in it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,38 +39,55 @@ pub struct ParticipantView {
     pub joined: SystemTime,
 }
 
-/// Why a caller, a user or a server went where it did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DecisionView {
-    /// RFC 3339, UTC.
-    pub at: String,
-    /// `redirect`, `refuse`, `hold`, `move`...
-    pub kind: String,
-    pub conference: Option<String>,
-    /// Whom or what it is about: a URI, or a server.
-    pub about: Option<String>,
-    /// The server that was chosen.
-    pub target: Option<String>,
-    pub reason: String,
-    /// What was known of each server then.
-    #[serde(default)]
-    pub seen: Vec<SeenView>,
-}
-
-/// A server as it was seen when something was decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SeenView {
-    pub svr_id: String,
-    pub state: String,
-    pub load: u32,
-    pub max: u32,
-    /// Load that was foreseen to come, of callers just sent there.
-    pub predicted: u32,
-    pub age_ms: u64,
-}
-
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+/// Adds those who are on other servers, and conferences that only they are in.
+pub(super) fn join(
+    local: Vec<ConferenceView>,
+    all: Vec<cluster::ConferenceView>,
+    own: SvrId,
+    uri_of: impl Fn(&str) -> String,
+) -> Vec<ConferenceView> {
+    let mut joined = local;
+    for conference in all {
+        let far = conference.users.into_iter();
+        let mut far: Vec<_> = far
+            .filter(|user| user.svr_id != Some(own))
+            .map(far_participant)
+            .collect();
+        match joined.iter_mut().find(|known| known.id == conference.id) {
+            Some(known) => {
+                known.svr_id = conference.owner.to_string();
+                known.participants.append(&mut far);
+            }
+            // One whose last user has just gone is known for a while.
+            None if far.is_empty() => {}
+            None => joined.push(ConferenceView {
+                uri: uri_of(&conference.id),
+                svr_id: conference.owner.to_string(),
+                participants: far,
+                id: conference.id,
+            }),
+        }
+    }
+    joined.sort_by(|one, other| one.id.cmp(&other.id));
+    joined
+}
+
+/// Nobody tells how loud somebody is on another server.
+fn far_participant(user: ConfUser) -> ParticipantView {
+    ParticipantView {
+        entity: user.entity,
+        svr_id: user.svr_id.map(|id| id.to_string()).unwrap_or_default(),
+        codec: user.codec.unwrap_or_default(),
+        status: user.status.as_str().to_owned(),
+        muted: user.muted,
+        talking: false,
+        level_dbov: -127,
+        joined: user.joined.unwrap_or(SystemTime::UNIX_EPOCH),
+    }
 }
 
 /// Puts the parts of conferences that several shards know together, by id, ids rising.

@@ -18,9 +18,11 @@
 //! Memory is bounded: 256 servers, 1,024 channels with 1,000 unanswered requests each, 262,144 conferences with
 //! a million users of others, 256 callers held, 65,536 users waiting to be called, 1,000 decisions.
 
+pub mod agent;
 mod decisions;
 mod drain;
 mod exchange;
+pub mod hub;
 mod interface;
 mod loads;
 mod mesh;

@@ -159,7 +159,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn read(
+/// The certificates, the server's own first, and the key.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn read(
     files: &CertificateFiles,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ConfigError> {
     let chain = certificates(&files.chain)
@@ -179,6 +183,7 @@ fn unusable(key: &str, path: &Path, error: &dyn Display) -> ConfigError {
     ConfigError::new(key, format!("{}: {error}", path.display()))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The cryptography of every TLS connection.
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

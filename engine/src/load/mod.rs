@@ -97,7 +97,7 @@ impl Admission {
 
     /// Whether it is the cluster's to say where callers go.
     pub fn asks_cluster(&self) -> bool {
-        !self.is_alone() && (self.state.get() != State::Active || self.load.is_full())
+        !self.is_alone() && (self.state.get() != State::Active || !self.load.has_room())
     }
 
     /// A caller has got a seat: what he will cost counts from now on.

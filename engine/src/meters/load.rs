@@ -39,6 +39,8 @@ pub struct ServerLoad {
     current: AtomicU32,
     /// Of calls taken that `current` does not include yet.
     granted: AtomicU32,
+    /// Kept free for rooms that expect participants.
+    kept: AtomicU32,
     /// Of one participant.
     cost: AtomicF64,
     max: AtomicU32,
@@ -60,6 +62,7 @@ impl ServerLoad {
         let load = Self {
             current: AtomicU32::new(0),
             granted: AtomicU32::new(0),
+            kept: AtomicU32::new(0),
             cost: AtomicF64::default(),
             max: AtomicU32::new(0),
             min: AtomicU32::new(0),
@@ -148,6 +151,17 @@ impl ServerLoad {
     /// The load with what was just granted.
     pub fn expected(&self) -> u32 {
         self.current().saturating_add(self.granted())
+    }
+
+    /// So many units of the maximum are kept free for rooms that expect participants.
+    pub fn keep(&self, units: u32) {
+        self.kept.store(units, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for whoever comes, beside what is kept for others.
+    pub fn has_room(&self) -> bool {
+        let kept = self.kept.load(Ordering::Relaxed);
+        !self.is_full() && self.expected().saturating_add(kept) < self.max()
     }
 
     /// Units of load that a participant costs on the average.
@@ -406,6 +420,11 @@ mod tests {
             assert!((590..=600).contains(&load.expected()), "{load:?}");
         }
         assert_eq!(load.granted(), 0);
+        load.update(400, 0.1);
+        assert!(load.has_room());
+        load.keep(100);
+        assert!(!load.has_room() && !load.is_full());
+        load.keep(0);
         // Who was taken and never came costs nothing in the end.
         load.update(0, 0.1);
         (0..3).for_each(|_| load.grant());

@@ -442,7 +442,7 @@ impl<I: MediaIo> Core<I> {
                 }
                 Mail::Orders(orders) => self.obey(now, orders, meters),
                 // For the hub.
-                Mail::FlowFailed { .. } | Mail::Reports { .. } | Mail::Cluster(_) => {}
+                Mail::FlowFailed { .. } | Mail::Reports { .. } | Mail::Hub(_) => {}
                 Mail::Drain => self.ending = Ending::Draining,
                 Mail::Undrain if self.ending == Ending::Draining => self.ending = Ending::No,
                 Mail::Undrain => {}
@@ -708,7 +708,8 @@ pub fn first_stream(shard: ShardIndex) -> u64 {
     u64::from(shard.0) << STREAM_SHARD_SHIFT | 1
 }
 
-fn stream_holder(stream: u64) -> ShardIndex {
+/// The shard that holds a connection.
+pub fn stream_holder(stream: u64) -> ShardIndex {
     ShardIndex((stream >> STREAM_SHARD_SHIFT) as u16)
 }
 

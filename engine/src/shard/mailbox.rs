@@ -16,9 +16,10 @@ use sip::Flow;
 use tokio::sync::oneshot;
 
 use super::ShardIndex;
-use crate::admin::{ConferenceView, DecisionView};
+use crate::admin::ConferenceView;
+use crate::cluster::{self, Decision, Wanted};
 use crate::config::Config;
-use crate::focus::liaison::{self, Report, Wish};
+use crate::focus::liaison::{self, Report};
 use crate::focus::{Access, RoomName};
 use crate::trace::Batch;
 
@@ -66,8 +67,8 @@ pub enum Mail {
     },
     /// What the cluster tells a shard's focus.
     Orders(Vec<liaison::Order>),
-    /// What the operator wants of the cluster.
-    Cluster(ClusterOrder),
+    /// From the admin thread to the hub.
+    Hub(HubQuery),
     /// The sender has opened or closed a room whose directory entry the receiver keeps.
     RoomOpened {
         room: String,
@@ -122,30 +123,22 @@ pub struct DialOrder {
     pub is_placed: bool,
 }
 
-/// What the operator wants of the cluster, with the way back for what comes of it.
+/// What the admin thread wants of the cluster's, with the way back for the answer.
 #[derive(Debug)]
-pub enum ClusterOrder {
-    /// Give all users away and stand by.
-    Drain,
-    /// Take calls again.
-    Undrain,
-    /// A conference is going to have so many participants; 0 = it is not known any more.
-    Expect { room: RoomName, participants: u32 },
-    /// Something is wished of a user, wherever he is. Hears a SIP status: 200, 404 if he is nowhere.
-    Wish {
-        room: RoomName,
-        entity: String,
-        what: Wish,
-        reply: oneshot::Sender<u16>,
+pub enum HubQuery {
+    /// The operator wants something done; hears what became of it, as an HTTP status with its reason.
+    Operator {
+        wanted: Wanted,
+        reply: oneshot::Sender<(u16, String)>,
     },
-    /// Everybody who is in conferences on other servers; of one conference or of all.
+    /// Who is in conferences on all servers: in this one, or in all.
     Roster {
-        room: Option<RoomName>,
-        reply: oneshot::Sender<Vec<ConferenceView>>,
+        room: Option<String>,
+        reply: oneshot::Sender<Vec<cluster::ConferenceView>>,
     },
-    /// Why callers went where they did, the latest last.
+    /// Why callers went where they did, the oldest first.
     Decisions {
-        reply: oneshot::Sender<Vec<DecisionView>>,
+        reply: oneshot::Sender<Vec<Decision>>,
     },
 }
 

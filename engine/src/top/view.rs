@@ -221,7 +221,10 @@ impl View<'_> {
                 Cell::from(peer.state.as_str()),
                 right(peer.load.to_string()),
                 right(peer.max.to_string()),
-                right(format!("{:.1} s", peer.age_ms as f64 / 1_000.0)),
+                right(peer.age_ms.map_or_else(
+                    || "-".to_owned(),
+                    |age_ms| format!("{:.1} s", age_ms as f64 / 1_000.0),
+                )),
                 Cell::from(peer.uri.as_str()),
             ])
         });

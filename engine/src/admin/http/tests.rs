@@ -10,7 +10,12 @@ use std::{
 
 use simd_json::{OwnedValue, prelude::*};
 
+use cfw::dist_conf::message::{ConfUser, UserStatus};
+
 use super::*;
+use crate::admin::ConferenceView;
+use crate::cluster::{self, Decision, Wanted, What};
+use crate::focus::liaison::Wish;
 use crate::meters::{Ledger, Phase};
 use crate::{
     admin::{AdminThread, ClusterView, CoreSample, ParticipantView, ShardQueries},
@@ -25,6 +30,7 @@ use crate::{
 struct FakeShards {
     silent: AtomicBool,
     drains: AtomicU32,
+    orders: Mutex<Vec<Wanted>>,
     /// Questions that a silent shard holds.
     held: Mutex<Vec<oneshot::Sender<Vec<ConferenceView>>>>,
 }
@@ -125,8 +131,80 @@ impl ShardQueries for FakeShards {
         self.drains.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn undrain(&self) {
+        self.drains.store(0, Ordering::Relaxed);
+    }
+
     fn cluster(&self) -> ClusterView {
         ClusterView::default()
+    }
+
+    /// Knows one user.
+    fn order(&self, wanted: Wanted) -> oneshot::Receiver<(u16, String)> {
+        let (sender, receiver) = oneshot::channel();
+        let answer = match &wanted {
+            Wanted::User { entity, .. } if entity != "sip:user1@127.0.0.1" => {
+                (404, format!("no user {entity}"))
+            }
+            _ => (200, String::new()),
+        };
+        self.orders.lock().unwrap().push(wanted);
+        sender.send(answer).unwrap();
+        receiver
+    }
+
+    /// Another server has two users, one of them in a conference of its own.
+    fn roster(&self, id: Option<&str>) -> oneshot::Receiver<Vec<cluster::ConferenceView>> {
+        let conference = |id: &str, svr_ids: &[&str]| cluster::ConferenceView {
+            id: id.to_owned(),
+            owner: svr_ids[0].parse().unwrap(),
+            epoch: 1,
+            ver: 1,
+            locked: false,
+            subject: None,
+            max_users: None,
+            expected: 0,
+            users: svr_ids
+                .iter()
+                .map(|svr_id| ConfUser {
+                    entity: format!("sip:far@{svr_id}"),
+                    svr_id: Some(svr_id.parse().unwrap()),
+                    endpoint: "1".to_owned(),
+                    display_name: None,
+                    status: UserStatus::OnHold,
+                    ssrc: None,
+                    codec: Some("opus".to_owned()),
+                    role: None,
+                    muted: true,
+                    joined: None,
+                    reach: None,
+                })
+                .collect(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let mut all = vec![
+            conference("blue room", &["A", "B"]),
+            conference("far", &["B"]),
+        ];
+        all.retain(|conference| id.is_none_or(|id| id == conference.id));
+        sender.send(all).unwrap();
+        receiver
+    }
+
+    fn decisions(&self) -> oneshot::Receiver<Vec<Decision>> {
+        let (sender, receiver) = oneshot::channel();
+        let decision = Decision {
+            at_ms: 1_700_000_000_250,
+            what: What::Redirect,
+            room: Some("blue room".to_owned()),
+            who: None,
+            server: Some("B".to_owned()),
+            status: Some(302),
+            reason: "at the maximum".to_owned(),
+            seen: Vec::new(),
+        };
+        sender.send(vec![decision]).unwrap();
+        receiver
     }
 }
 
@@ -142,6 +220,7 @@ fn admin(shards: Arc<FakeShards>) -> Admin {
     let config = Arc::new(Config::load(None, std::iter::empty(), &sets, &[0, 3]).unwrap());
     Admin {
         meters: Arc::new(Meters::new(&config.server.cores)),
+        cluster_meters: Arc::default(),
         load: Arc::new(ServerLoad::new(&config.load)),
         state: Arc::new(ServerState::default()),
         shards,
@@ -320,17 +399,82 @@ fn conferences_are_put_together_from_all_shards() {
     let other = one
         .replace("user0", "user1")
         .replace(r#""talking":true"#, r#""talking":false"#);
+    let far = r#"{"entity":"sip:far@B","svr_id":"B","codec":"opus","status":"on-hold","muted":true,"talking":false,"level_dbov":-127,"joined":"1970-01-01T00:00:00.000Z"}"#;
     let conference = format!(
-        r#"{{"id":"blue room","uri":"sip:blue%20room@127.0.0.1:5060","svr_id":"A","participants":[{one},{other}]}}"#
+        r#"{{"id":"blue room","uri":"sip:blue%20room@127.0.0.1:5060","svr_id":"A","participants":[{one},{other},{far}]}}"#
     );
-    assert_eq!(text, format!("[{conference}]"));
+    let elsewhere = format!(
+        r#"{{"id":"far","uri":"sip:far@127.0.0.1:5060","svr_id":"B","participants":[{far}]}}"#
+    );
+    assert_eq!(text, format!("[{conference},{elsewhere}]"));
     assert_eq!(
         server.get("/api/v1/conferences/blue%20room"),
         (200, conference)
     );
+    assert_eq!(server.get("/api/v1/conferences/far"), (200, elsewhere));
     assert_eq!(
         server.get("/api/v1/conferences/red"),
         (404, r#"{"error":"no conference red"}"#.to_owned())
+    );
+}
+
+#[test]
+fn what_the_operator_wants_reaches_the_cluster() {
+    let server = Fixture::start();
+    let user = "/api/v1/conferences/blue%20room/participants/sip:user1%40127.0.0.1";
+    let done = (200, r#"{"status":"done"}"#.to_owned());
+    assert_eq!(server.post(&format!("{user}/mute")), done);
+    assert_eq!(server.post(&format!("{user}/unmute")), done);
+    assert_eq!(answer(agent().delete(server.url(user)).call()), done);
+    assert_eq!(server.post("/api/v1/conferences/blue%20room/lock"), done);
+    let expected = server.url("/api/v1/conferences/blue%20room/expected");
+    let put = |body: &str| {
+        let request = agent().put(&expected);
+        let request = request.header("Content-Type", "application/json");
+        answer(request.send(body))
+    };
+    assert_eq!(put(r#"{"participants":300}"#), done);
+    assert_eq!(put(r#"{"participants":-1}"#).0, 400);
+    assert_eq!(
+        server.post("/api/v1/conferences/red/participants/sip:nobody/mute"),
+        (404, r#"{"error":"no user sip:nobody"}"#.to_owned())
+    );
+    let room = || RoomName::from_user("blue room").unwrap();
+    let of_user = |what| Wanted::User {
+        room: room(),
+        entity: "sip:user1@127.0.0.1".to_owned(),
+        endpoint: None,
+        what,
+    };
+    let orders = server.shards.orders.lock().unwrap();
+    assert_eq!(
+        orders[..5],
+        [
+            of_user(Wish::Mute(true)),
+            of_user(Wish::Mute(false)),
+            of_user(Wish::End("ended by the operator".to_owned())),
+            Wanted::Lock {
+                room: room(),
+                locked: true
+            },
+            Wanted::Expect {
+                room: room(),
+                participants: 300
+            },
+        ]
+    );
+}
+
+#[test]
+fn decisions_are_told_with_their_reason() {
+    let server = Fixture::start();
+    let (code, text) = server.get("/api/v1/decisions");
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            200,
+            r#"[{"at_ms":1700000000250,"what":"redirect","room":"blue room","server":"B","status":302,"reason":"at the maximum","seen":[]}]"#
+        )
     );
 }
 
@@ -354,6 +498,11 @@ fn draining_is_passed_on() {
     );
     assert_eq!(server.shards.drains.load(Ordering::Relaxed), 1);
     assert_eq!(server.get("/api/v1/drain").0, 405);
+    assert_eq!(
+        server.post("/api/v1/undrain"),
+        (202, r#"{"state":"active"}"#.to_owned())
+    );
+    assert_eq!(server.shards.drains.swap(1, Ordering::Relaxed), 0);
 
     // A page of another site in the reader's browser may not.
     let url = server.url("/api/v1/drain");
