@@ -1,23 +1,18 @@
 //! Calls that the conference makes itself: asked for by REFER or over HTTP.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-
 use cfw::dist_conf::message::ConfUser;
 use sip::sdp::{self, Local};
-use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey, Transport};
+use sip::{Body, CallKey, Flow, Invitation, SubscriptionKey};
 
 use super::call::{Call, Dialled, Gate, Phase, RING_TIME};
 use super::liaison::Report;
+use super::lookups::{Host, Then};
 use super::{Focus, Means, RoomName, body, remote, set_ports};
 use crate::io::MediaIo;
-use crate::load::Asked;
+use crate::load::{Asked, Place};
 
 /// Times that one called may send us on.
 const REDIRECTS_MAX: u8 = 5;
-
-/// Names that are being looked up at once.
-const LOOKUPS_MAX: usize = 64;
 
 /// Whom to call, and for whom.
 #[derive(Clone, Debug)]
@@ -54,50 +49,7 @@ impl Dial {
     }
 }
 
-/// A name whose address is needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    pub ticket: u64,
-    pub host: String,
-    pub port: u16,
-}
-
-/// Calls that wait for an address.
-#[derive(Default)]
-pub(super) struct Lookups {
-    waiting: HashMap<u64, (Dial, Transport)>,
-    next: u64,
-    /// Not yet given out.
-    wanted: Vec<Lookup>,
-}
-
 impl Focus {
-    /// Names to be looked up since the last time; the answers go to [`resolved`](Self::resolved).
-    pub fn lookups(&mut self) -> Vec<Lookup> {
-        std::mem::take(&mut self.lookups.wanted)
-    }
-
-    /// A name has been looked up.
-    pub fn resolved<I: MediaIo>(
-        &mut self,
-        ticket: u64,
-        addresses: &[SocketAddr],
-        means: &mut Means<'_, I>,
-    ) {
-        let Some((dial, transport)) = self.lookups.waiting.remove(&ticket) else {
-            return;
-        };
-        // The first that one of our listeners can speak to.
-        let flow = addresses
-            .iter()
-            .find_map(|&peer| means.sip.flow_over(transport, peer));
-        match (self.why_not(&dial, means), flow) {
-            (None, Some(flow)) => self.dial_over(flow, dial, means),
-            (Some(status), _) => self.give_up(&dial, status, means),
-            (None, None) => self.give_up(&dial, 404, means),
-        };
-    }
-
     /// Calls somebody into a room. How it goes is told to the referrer, if there is one. The status says
     /// what became of it at once: 100 if the call is on its way.
     pub fn dial<I: MediaIo>(&mut self, dial: Dial, means: &mut Means<'_, I>) -> u16 {
@@ -113,22 +65,28 @@ impl Focus {
             (Some(flow), _) => self.dial_over(flow, dial, means),
             (None, Some(_)) => self.give_up(&dial, 503, means),
             (None, None) => match Host::of(&dial.target) {
-                Some(host) if self.lookups.waiting.len() < LOOKUPS_MAX => {
-                    let ticket = self.lookups.next;
-                    self.lookups.next += 1;
-                    self.lookups.wanted.push(Lookup {
-                        ticket,
-                        host: host.name,
-                        port: host.port,
-                    });
-                    let waiting = (dial, host.transport);
-                    self.lookups.waiting.insert(ticket, waiting);
-                    100
-                }
-                Some(_) => self.give_up(&dial, 503, means),
+                Some(host) => match self.lookups.begin(host, Then::Dial(dial)) {
+                    Ok(()) => 100,
+                    Err(Then::Dial(dial)) => self.give_up(&dial, 503, means),
+                    Err(_) => 503,
+                },
                 None => self.give_up(&dial, 416, means),
             },
         }
+    }
+
+    /// The name of the one to be called has been looked up.
+    pub(super) fn dial_found<I: MediaIo>(
+        &mut self,
+        dial: Dial,
+        flow: Option<Flow>,
+        means: &mut Means<'_, I>,
+    ) {
+        match (self.why_not(&dial, means), flow) {
+            (None, Some(flow)) => self.dial_over(flow, dial, means),
+            (Some(status), _) => self.give_up(&dial, status, means),
+            (None, None) => self.give_up(&dial, 404, means),
+        };
     }
 
     /// Why a call cannot be made.
@@ -142,8 +100,12 @@ impl Focus {
             participants: self.participants(&dial.room, None, None, means),
             random: self.random.next_u64(),
         };
-        let refused = self.admission.ask(&self.config, asked).err()?;
-        Some(super::rejection(refused).status())
+        match self.admission.ask(&self.config, asked) {
+            Err(refused) => Some(super::rejection(refused).status()),
+            // Whoever is called cannot be sent to another server.
+            Ok(Place::AskCluster) if self.admission.is_closed() => Some(503),
+            Ok(_) => None,
+        }
     }
 
     fn give_up<I: MediaIo>(&mut self, dial: &Dial, status: u16, means: &mut Means<'_, I>) -> u16 {
@@ -373,91 +335,5 @@ impl Focus {
         };
         self.dial(dial, means);
         self.forget(key, means);
-    }
-}
-
-/// A host that is a name.
-struct Host {
-    name: String,
-    port: u16,
-    transport: Transport,
-}
-
-impl Host {
-    fn of(uri: &str) -> Option<Self> {
-        let (scheme, rest) = uri.split_once(':')?;
-        let is_secure = scheme.eq_ignore_ascii_case("sips");
-        if !is_secure && !scheme.eq_ignore_ascii_case("sip") {
-            return None;
-        }
-        let rest = rest.split('?').next()?;
-        let (address, parameters) = match rest.rsplit_once('@') {
-            Some((_, host)) => host.split_once(';').unwrap_or((host, "")),
-            None => rest.split_once(';').unwrap_or((rest, "")),
-        };
-        let asked = parameters.split(';').find_map(|parameter| {
-            let (name, value) = parameter.split_once('=')?;
-            name.eq_ignore_ascii_case("transport").then_some(value)
-        });
-        let transport = match asked.map(str::to_ascii_lowercase).as_deref() {
-            None if is_secure => Transport::Tls,
-            None | Some("udp") => Transport::Udp,
-            Some("tcp") => Transport::Tcp,
-            Some("tls") => Transport::Tls,
-            Some(_) => return None,
-        };
-        let (name, port) = match address.split_once(':') {
-            Some((name, port)) => (name, port.parse().ok()?),
-            None => (address, transport.default_port()),
-        };
-        let is_name = !name.is_empty() && name.parse::<std::net::IpAddr>().is_err();
-        is_name.then(|| Self {
-            name: name.to_owned(),
-            port,
-            transport,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_looked_up_and_nothing_else() {
-        for (uri, expected) in [
-            (
-                "sip:bob@example.org",
-                Some(("example.org", 5060, Transport::Udp)),
-            ),
-            (
-                "sip:bob@example.org:5070;transport=TCP",
-                Some(("example.org", 5070, Transport::Tcp)),
-            ),
-            (
-                "sips:bob@example.org",
-                Some(("example.org", 5061, Transport::Tls)),
-            ),
-            (
-                "SIP:example.org;x=1?Subject=a@b",
-                Some(("example.org", 5060, Transport::Udp)),
-            ),
-            (
-                "sip:a@b@example.org",
-                Some(("example.org", 5060, Transport::Udp)),
-            ),
-            ("sip:bob@192.0.2.1", None),
-            ("sip:bob@[2001:db8::1]:5060", None),
-            ("sip:bob@example.org:70000", None),
-            ("sip:bob@example.org;transport=ws", None),
-            ("sip:", None),
-            ("tel:+491234", None),
-        ] {
-            let host = Host::of(uri);
-            let found = host
-                .as_ref()
-                .map(|host| (host.name.as_str(), host.port, host.transport));
-            assert_eq!(found, expected, "{uri}");
-        }
     }
 }

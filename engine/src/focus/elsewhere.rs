@@ -118,6 +118,10 @@ impl Focus {
         user: ConfUser,
         means: &mut Means<'_, I>,
     ) {
+        let is_own = user.svr_id == Some(self.config.server.id);
+        if is_own && self.reports.call_of(&user.endpoint).is_some() {
+            return;
+        }
         let entity = user.entity.clone();
         let before = self.elsewhere.put(room, user);
         self.describe_anew(room, &entity, means);

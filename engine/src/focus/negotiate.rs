@@ -60,14 +60,6 @@ pub fn session(
     )
 }
 
-/// What can be done on a trunk: sound in this codec, no keys.
-pub fn trunk_capabilities(codec: Codec) -> Capabilities {
-    Capabilities {
-        telephone_event: false,
-        ..capabilities(&[codec])
-    }
-}
-
 /// The RTP session of a trunk in this codec.
 pub fn trunk_session(
     now: Instant,

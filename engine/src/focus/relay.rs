@@ -13,9 +13,10 @@
 
 use std::collections::HashMap;
 
-use sip::{Body, CallKey, Event, Invitation, Invite, Rejection};
+use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Rejection};
 
 use super::access::Entry;
+use super::lookups::{Host, Then};
 use super::marks::Marks;
 use super::{Focus, Means};
 use crate::io::MediaIo;
@@ -79,18 +80,43 @@ impl Focus {
         let own = (*entry == Entry::Free).then_some(self.config.server.id);
         let target = Marks::relay(target, own);
         let flow = means.sip.flow_to(&target);
-        let flow = flow.filter(|_| self.relays.len() < RELAYED_MAX);
-        let user = invite.room_user.unwrap_or_default();
+        let host = Host::of(&target);
         let invitation = Invitation {
             target,
             from: invite.from_uri,
             from_display: invite.from_display,
-            contact_user: user.clone(),
+            contact_user: invite.room_user.unwrap_or_default(),
             body: invite.body,
             headers: Vec::new(),
             credentials: None,
         };
-        let callee = flow.and_then(|flow| means.sip.invite(means.now, flow, invitation).ok());
+        match host.filter(|_| flow.is_none()) {
+            Some(host) => {
+                let invitation = Box::new(invitation);
+                let then = Then::Relay { caller, invitation };
+                if self.lookups.begin(host, then).is_err() {
+                    self.turn_away(caller, means);
+                }
+            }
+            None => self.relay_over(caller, invitation, flow, means),
+        }
+    }
+
+    /// Calls the other server, unless the caller has gone since.
+    pub(super) fn relay_over<I: MediaIo>(
+        &mut self,
+        caller: CallKey,
+        invitation: Invitation,
+        flow: Option<Flow>,
+        means: &mut Means<'_, I>,
+    ) {
+        if means.sip.peer_of(caller).is_none() {
+            return;
+        }
+        let user = invitation.contact_user.clone();
+        let callee = flow
+            .filter(|_| self.relays.len() < RELAYED_MAX)
+            .and_then(|flow| means.sip.invite(means.now, flow, invitation).ok());
         match callee {
             Some(callee) => self.relays.tie(caller, callee, &user),
             None => self.turn_away(caller, means),

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 
 use cfw::SvrId;
 use sip::sdp::{self, Agreed, Attribute, Local, SessionDescription};
-use sip::{Body, CallKey, Event, Invitation, Invite, Rejection};
+use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Rejection};
 
 use super::liaison::Report;
+use super::lookups::{Host, Then};
 use super::marks::Marks;
 use super::{
     Focus, Means, RoomName, body, log_no_seat, negotiate, not_acceptable, parse, reachable,
@@ -94,21 +95,46 @@ impl Focus {
             }
             return;
         }
-        if !self.call_trunk(&room, peer, target, means) {
+        let flow = means.sip.flow_to(&target);
+        match Host::of(&target).filter(|_| flow.is_none()) {
+            Some(host) => {
+                self.lookups.forget_trunk(&room, peer);
+                let then = Then::Trunk {
+                    room: room.clone(),
+                    peer,
+                    target,
+                };
+                if self.lookups.begin(host, then).is_err() {
+                    self.tell_of_trunk(room, peer, false);
+                }
+            }
+            None => self.call_trunk(room, peer, target, flow, means),
+        }
+    }
+
+    pub(super) fn call_trunk<I: MediaIo>(
+        &mut self,
+        room: RoomName,
+        peer: SvrId,
+        target: String,
+        flow: Option<Flow>,
+        means: &mut Means<'_, I>,
+    ) {
+        let called =
+            flow.is_some_and(|flow| self.call_trunk_over(flow, &room, peer, target, means));
+        if !called {
             self.tell_of_trunk(room, peer, false);
         }
     }
 
-    fn call_trunk<I: MediaIo>(
+    fn call_trunk_over<I: MediaIo>(
         &mut self,
+        flow: Flow,
         room: &RoomName,
         peer: SvrId,
         target: String,
         means: &mut Means<'_, I>,
     ) -> bool {
-        let Some(flow) = means.sip.flow_to(&target) else {
-            return false;
-        };
         let Ok(seat) = self.trunk_seat(room, None, means) else {
             return false;
         };
@@ -148,6 +174,7 @@ impl Focus {
         peer: SvrId,
         means: &mut Means<'_, I>,
     ) {
+        self.lookups.forget_trunk(room, peer);
         if let Some(call) = self.trunks.find(room, peer) {
             means.sip.bye(means.now, call, Some("trunk not needed"));
         }

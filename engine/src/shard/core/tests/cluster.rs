@@ -525,6 +525,39 @@ fn two_foci_share_the_sound_of_a_conference() {
 }
 
 #[test]
+fn the_name_of_a_server_is_looked_up() {
+    let mut a = Server::in_cluster(19, "A", &[]);
+    let mut b = Server::in_cluster(20, "B", &[]);
+    let phone = Phone::new(&a);
+    phone.call(&mut a, "staff");
+    let (shard, _) = a.reports_user(UserStatus::Connected);
+    let open = |host: &str| Order::OpenTrunk {
+        room: room("staff"),
+        peer: "B".parse().unwrap(),
+        target: format!("sip:staff@{host}:{}", b.address.port()),
+    };
+    let (known, unknown) = (open("localhost"), open("no-such-host.invalid"));
+    for (order, up) in [(unknown, false), (known, true)] {
+        a.order(shard, order);
+        let mut told = None;
+        // The resolver has a thread of its own, and takes its time.
+        for _ in 0..10_000 {
+            pass_for_two(&mut a, &mut b);
+            let is_told = |(_, report)| match report {
+                Report::Trunk { up, .. } => Some(up),
+                _ => None,
+            };
+            told = a.reports().into_iter().find_map(is_told);
+            if told.is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(told, Some(up));
+    }
+}
+
+#[test]
 fn trunks_are_for_servers_of_the_service_only() {
     let mut server = Server::in_cluster(14, "A", &["cluster.trusted=192.0.2.0/24"]);
     let stranger = Phone::new(&server);
