@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use agent::uri_in;
-use capture::{Capture, Flow, Frame, frames};
+use capture::{Capture, Filter, Flow, Frame, frames};
 use common::cluster::{
     Place, decisions, listed, peers, reserved, state, wait_for, wait_until_meshed,
 };
@@ -89,7 +89,12 @@ fn check_roster(crowd: &Crowd, all: &[Who], servers: &[(&str, &Server)]) {
 #[test]
 fn callers_go_to_the_second_server_and_then_to_one_that_stood_by() {
     let [a, b, c] = ["A", "B", "C"].map(Place::new);
-    let Some(capture) = Capture::start(&[a.sip, b.sip, c.sip]) else {
+    let sip = [&a, &b, &c].map(|place| place.sip).to_vec();
+    let filter = Filter {
+        sip,
+        ..Filter::default()
+    };
+    let Some(capture) = Capture::start(filter) else {
         return;
     };
     let active = [a.clone(), b.clone()];
@@ -139,10 +144,33 @@ fn callers_go_to_the_second_server_and_then_to_one_that_stood_by() {
 #[track_caller]
 fn check_reasons(server: &Server) {
     let all = decisions(server);
-    assert!(!all.is_empty());
-    let text = format!("{all:?}");
-    for word in ["redirect", "lobby", "B", "C"] {
-        assert!(text.contains(word), "{word} in {text}");
+    let find = |what: &str, id: &str| {
+        let text = |one: &simd_json::OwnedValue, key: &str| {
+            one.get(key)
+                .and_then(|value| value.as_str())
+                .map(str::to_owned)
+        };
+        let is_it = |one: &&simd_json::OwnedValue| {
+            text(one, "what").as_deref() == Some(what) && text(one, "server").as_deref() == Some(id)
+        };
+        let found = all.iter().find(is_it);
+        let found = found.unwrap_or_else(|| panic!("no {what} of {id} in {all:?}"));
+        assert!(text(found, "reason").is_some_and(|reason| !reason.is_empty()));
+        found.clone()
+    };
+    for id in ["B", "C"] {
+        let redirect = find("redirect", id);
+        assert_eq!(redirect["room"].as_str(), Some("lobby"));
+        assert_eq!(redirect["status"].as_u64(), Some(302));
+        let seen = redirect["seen"].as_array().expect("a list");
+        let of = |id: &str| seen.iter().find(|one| one["svr_id"].as_str() == Some(id));
+        assert!(
+            of("A").is_some_and(|own| own["predicted"].as_u64() >= Some(1_000)),
+            "{seen:?}"
+        );
+        let chosen = of(id).expect("it was seen");
+        assert!(chosen["predicted"].as_u64() < Some(1_200), "{seen:?}");
+        assert!(chosen["age_ms"].as_u64() < Some(5_000), "{seen:?}");
     }
 }
 

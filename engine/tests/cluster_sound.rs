@@ -3,14 +3,18 @@
 
 #[path = "common/agent.rs"]
 mod agent;
+#[path = "common/capture.rs"]
+mod capture;
 mod common;
 #[path = "common/crowd.rs"]
 mod crowd;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use agent::Agent;
+use capture::{Capture, Filter, Flow};
 use common::Server;
 use common::cluster::{listed, mesh, wait_for};
 use crowd::{Crowd, Heard, NEITHER, TONE_RMS, Voice, Who};
@@ -106,10 +110,6 @@ fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> T {
 #[test]
 fn a_tone_is_heard_on_every_server_once() {
     let conference = Conference::new(Voice::Tone { hz: 500.0 }, &[]);
-    let [here, ..] = conference.listeners;
-    let local = conference.hear_loud(here);
-    let source = local[0].contributors.clone();
-    assert_eq!(source.len(), 1, "its speaker is named (RFC 3550 §7.1)");
     for &who in &conference.listeners {
         // A second copy, by whatever way, would be louder or hollow: 500 Hz repeat every 2 ms, and copies
         // come by whole milliseconds later.
@@ -119,9 +119,6 @@ fn a_tone_is_heard_on_every_server_once() {
             (level / TONE_RMS - 1.0).abs() < 0.05,
             "{level} of {TONE_RMS}"
         );
-        for one in &heard {
-            assert_eq!(one.contributors, source, "{who:?}");
-        }
     }
     // Nor does the speaker hear himself, come back from elsewhere.
     conference.hear_silence(conference.speaker);
@@ -129,37 +126,113 @@ fn a_tone_is_heard_on_every_server_once() {
 }
 
 #[test]
-fn speakers_on_different_servers_are_mixed_and_named() {
+fn speakers_on_different_servers_are_mixed() {
     let conference = Conference::new(Voice::Tone { hz: 500.0 }, &[]);
     let [here, there, yonder] = conference.listeners;
     conference.crowd.say(yonder, Voice::Tone { hz: 800.0 });
-    let both = |one: &Heard| one.contributors.len() == 2 && one.is_loud();
-    let named = [here, there].map(|who| {
-        let heard = conference.hear(who, "both are heard", both);
-        let level = median(heard.iter().map(|one| one.rms).collect());
+    let table = [
         // Powers add up.
-        let expected = TONE_RMS * 2.0_f64.sqrt();
-        assert!(
-            (level / expected - 1.0).abs() < 0.1,
-            "{level} of {expected}"
-        );
-        heard[0]
-            .contributors
-            .iter()
-            .copied()
-            .collect::<BTreeSet<u32>>()
+        (here, 2.0_f64.sqrt()),
+        (there, 2.0_f64.sqrt()),
+        // Each of the two hears the other alone.
+        (conference.speaker, 1.0),
+        (yonder, 1.0),
+    ];
+    for (who, expected) in table {
+        let expected = expected * TONE_RMS;
+        let is_it = |one: &Heard| (one.rms / expected - 1.0).abs() < 0.1;
+        conference.hear(who, "as loud as those who speak", is_it);
+    }
+    conference.end();
+}
+
+/// A packet between two servers: who is in it, and how loud (RFC 3550 §5.1, RFC 6465, RFC 8285 §4.2).
+#[derive(Debug, PartialEq, Eq)]
+struct Mixed {
+    from: SocketAddr,
+    ssrc: u32,
+    talkers: Vec<u32>,
+    levels: Vec<u8>,
+}
+
+fn mixed((flow, packet): &(Flow, Vec<u8>)) -> Option<Mixed> {
+    let word = |at: usize| Some(u32::from_be_bytes(packet.get(at..at + 4)?.try_into().ok()?));
+    let first = *packet.first()?;
+    // RTCP has its own numbers (RFC 5761 §4).
+    if first >> 6 != 2 || (192..=223).contains(packet.get(1)?) {
+        return None;
+    }
+    let count = usize::from(first & 0x0F);
+    let talkers = (0..count)
+        .map(|i| word(12 + 4 * i))
+        .collect::<Option<Vec<_>>>()?;
+    let extension = 12 + 4 * count;
+    let mut levels = Vec::new();
+    if first & 0x10 != 0 && word(extension)? >> 16 == 0xBEDE {
+        let len = usize::from(packet.get(extension + 4)? & 0x0F) + 1;
+        levels = packet.get(extension + 5..extension + 5 + len)?.to_vec();
+    }
+    Some(Mixed {
+        from: flow.0,
+        ssrc: word(8)?,
+        talkers,
+        levels,
+    })
+}
+
+#[test]
+fn between_servers_only_local_talkers_travel_and_are_named() {
+    let conference = Conference::new(Voice::Tone { hz: 500.0 }, &[]);
+    let rtp = conference.servers.each_ref().map(|server| server.rtp);
+    let filter = Filter {
+        rtp: rtp.to_vec(),
+        ..Filter::default()
+    };
+    let Some(capture) = Capture::start(filter) else {
+        return;
+    };
+    let of = |at: usize, capture: &Capture| -> Vec<Mixed> {
+        let is_its = |one: &Mixed| (rtp[at].0..=rtp[at].1).contains(&one.from.port());
+        let all = capture.media();
+        all.iter().filter_map(mixed).filter(is_its).collect()
+    };
+    // A talks; B and C have nothing to add.
+    wait_for("A has spoken to both others", || {
+        of(0, &capture).len() > 100
     });
-    assert_eq!(named[0], named[1], "by the same numbers everywhere");
-    // Each of the two hears the other alone.
-    for who in [conference.speaker, yonder] {
-        let heard = conference.hear(who, "one is heard", |one| one.contributors.len() == 1);
-        assert!(named[0].contains(&heard[0].contributors[0]));
-        let level = median(heard.iter().map(|one| one.rms).collect());
+    let from_a = of(0, &capture);
+    let ways: BTreeSet<u32> = from_a.iter().map(|one| one.ssrc).collect();
+    assert_eq!(ways.len(), 2, "one stream to each of the others");
+    let talkers = from_a[50].talkers.clone();
+    assert_eq!(talkers.len(), 1);
+    for one in &from_a[50..] {
+        assert_eq!((&one.talkers, one.levels.len()), (&talkers, 1), "{one:?}");
+        // A sine of this size is 15 dB below the loudest square wave.
+        assert!((10..=20).contains(&(one.levels[0] & 0x7F)), "{one:?}");
+    }
+    assert!(of(1, &capture).iter().all(|one| one.talkers.is_empty()));
+    assert!(of(2, &capture).iter().all(|one| one.talkers.is_empty()));
+
+    // Somebody talks on C too: his sound goes to A and B, A's to B and C, and B passes nothing on.
+    let [_, there, yonder] = conference.listeners;
+    conference.crowd.say(yonder, Voice::Tone { hz: 800.0 });
+    conference.hear(there, "both are heard", |one| one.rms > 1.2 * TONE_RMS);
+    let before = of(0, &capture).len() + of(2, &capture).len();
+    wait_for("some more goes by", || {
+        of(0, &capture).len() + of(2, &capture).len() > (before + 200).min(1_000)
+    });
+    for at in [0, 2] {
+        let all = of(at, &capture);
         assert!(
-            (level / TONE_RMS - 1.0).abs() < 0.05,
-            "{level} of {TONE_RMS}"
+            all.iter().all(|one| one.talkers.len() <= 1),
+            "a sum of both travels"
         );
     }
+    let from_c = of(2, &capture)
+        .into_iter()
+        .filter(|one| !one.talkers.is_empty());
+    assert!(from_c.count() > 0);
+    assert!(of(1, &capture).iter().all(|one| one.talkers.is_empty()));
     conference.end();
 }
 

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,9 @@ const ETH_P_ALL: u16 = 3;
 const ETHERNET_LEN: usize = 14;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+
+/// Packets of media that are kept.
+const MEDIA_MAX: usize = 2_000;
 
 /// One direction of a connection, or of a datagram flow.
 pub type Flow = (SocketAddr, SocketAddr);
@@ -34,6 +37,17 @@ struct Seen {
     /// SIP, in order, without what came twice in a row: loopback shows every packet twice.
     datagrams: Vec<(Flow, Vec<u8>)>,
     streams: HashMap<Flow, Stream>,
+    /// The last packets between media ports of two servers.
+    media: VecDeque<(Flow, Vec<u8>)>,
+}
+
+/// What is looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// SIP from and to these addresses, and TCP between any of their hosts.
+    pub sip: Vec<SocketAddr>,
+    /// Media from one of these ranges of ports to another.
+    pub rtp: Vec<(u16, u16)>,
 }
 
 #[derive(Default)]
@@ -44,8 +58,8 @@ struct Stream {
 }
 
 impl Capture {
-    /// Of UDP from and to these addresses, and TCP between any of their hosts. None where that is not allowed.
-    pub fn start(sip: &[SocketAddr]) -> Option<Self> {
+    /// None where that is not allowed.
+    pub fn start(filter: Filter) -> Option<Self> {
         let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
         let socket = match Socket::new(Domain::PACKET, Type::RAW, Some(protocol)) {
             Ok(socket) => socket,
@@ -59,13 +73,13 @@ impl Capture {
         socket.set_read_timeout(timeout).expect("an option");
         let seen = Arc::new(Mutex::new(Seen::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (into, is_over, sip) = (seen.clone(), stop.clone(), sip.to_vec());
+        let (into, is_over) = (seen.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let mut packet = vec![0; 1 << 17];
             while !is_over.load(Ordering::Relaxed) {
                 if let Ok(len) = (&socket).read(&mut packet) {
                     let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.take(&packet[..len], &sip);
+                    seen.take(&packet[..len], &filter);
                 }
             }
         });
@@ -84,6 +98,12 @@ impl Capture {
         datagrams
             .map(|(flow, octets)| (*flow, text(octets)))
             .collect()
+    }
+
+    /// The last packets that servers sent to each other's media ports.
+    pub fn media(&self) -> Vec<(Flow, Vec<u8>)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.media.iter().cloned().collect()
     }
 
     /// What one side of a connection has said so far; None if it was not seen from its beginning.
@@ -121,7 +141,7 @@ impl Drop for Capture {
 }
 
 impl Seen {
-    fn take(&mut self, frame: &[u8], sip: &[SocketAddr]) -> Option<()> {
+    fn take(&mut self, frame: &[u8], Filter { sip, rtp }: &Filter) -> Option<()> {
         let ip = frame.get(ETHERNET_LEN..)?;
         if frame[12..ETHERNET_LEN] != [8, 0] {
             return None;
@@ -147,6 +167,15 @@ impl Seen {
                     self.datagrams.push(datagram);
                 }
             }
+            UDP if is_between(rtp, from.port(), to.port()) => {
+                let datagram = ((from, to), payload.get(8..)?.to_vec());
+                if self.media.back() != Some(&datagram) {
+                    if self.media.len() == MEDIA_MAX {
+                        self.media.pop_front();
+                    }
+                    self.media.push_back(datagram);
+                }
+            }
             TCP if is_host(from) && is_host(to) => {
                 let sequence = u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?);
                 let is_begin = payload.get(13)? & 0x02 != 0;
@@ -165,6 +194,16 @@ impl Seen {
         }
         Some(())
     }
+}
+
+/// Two different ones of the ranges.
+fn is_between(ranges: &[(u16, u16)], from: u16, to: u16) -> bool {
+    let of = |port| {
+        ranges
+            .iter()
+            .position(|&(low, high)| (low..=high).contains(&port))
+    };
+    matches!((of(from), of(to)), (Some(from), Some(to)) if from != to)
 }
 
 /// A message of RFC 6230 §9.1, taken apart.

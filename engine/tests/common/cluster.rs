@@ -81,17 +81,36 @@ pub fn mesh<const N: usize>(ids: [&'static str; N], sets: &[&str]) -> [Server; N
     servers.try_into().unwrap_or_else(|_| unreachable!())
 }
 
-/// Each hears from each of the others.
+/// Each hears from each of the others. Where they could not for a while they try again less and less often,
+/// up to every half a minute.
+#[track_caller]
 pub fn wait_until_meshed(servers: &[&Server]) {
-    for server in servers {
-        server.wait_until("it hears from all others", |server| {
-            let known = peers(server);
-            let hears = |other: &&&Server| {
-                let is_it = |peer: &&Peer| peer.svr_id == svr_id(other) && peer.is_fresh();
-                other.sip == server.sip || known.iter().any(|peer| is_it(&peer))
-            };
-            servers.iter().filter(hears).count() == servers.len()
-        });
+    let start = Instant::now();
+    let all: Vec<String> = servers.iter().map(|server| svr_id(server)).collect();
+    let hears_all = |server: &&&Server| {
+        let known = peers(server);
+        let own = svr_id(server);
+        let hears = |id: &&String| {
+            **id == own
+                || known
+                    .iter()
+                    .any(|peer| peer.svr_id == **id && peer.is_fresh())
+        };
+        all.iter().filter(hears).count() == all.len()
+    };
+    while servers.iter().filter(hears_all).count() < servers.len() {
+        let known = || {
+            servers
+                .iter()
+                .map(|server| peers(server))
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            start.elapsed() < PATIENCE * 3,
+            "{all:?} know of each other {:#?}",
+            known()
+        );
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

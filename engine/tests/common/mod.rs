@@ -36,6 +36,8 @@ pub struct Server {
     child: Child,
     pub sip: SocketAddr,
     pub http: SocketAddr,
+    /// First and last port of its media.
+    pub rtp: (u16, u16),
     log: PathBuf,
 }
 
@@ -131,6 +133,7 @@ impl Server {
             child,
             sip,
             http,
+            rtp: (low, high),
             log,
         };
         let addresses = format!(" ready sip={} http=http://{}\n", server.sip, server.http);
