@@ -6,7 +6,7 @@ TARGET ?= 127.0.0.1:5060
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help build run call test sim sipp bench kernel-times kernels flamegraph fuzz lint
+.PHONY: help build run call test sim sipp bench demo kernel-times kernels flamegraph fuzz lint
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ bench:  ## how much: limit, capacity, calls, memory, peers, into perf/RESULTS.md
 	@perf/setup.sh sipp janus curl kill
 	cargo build --release -p engine -p perf
 	perf/bench.sh $(SECTIONS)
+
+demo:  ## a conference paper's experiment, live: a service that grows against one server; ARGS="..."
+	cargo build --release -p engine -p perf
+	@cargo run --quiet --release -p perf -- paper $(ARGS) >/dev/null
 
 kernel-times:  ## how fast: the audio kernels, and a shard's turn without the network
 	cargo bench --workspace

@@ -1,6 +1,7 @@
-//! A server of our own, on a core of its own, that ends with us.
+//! A server of our own, on a core of its own, that ends with us, however we end.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,14 @@ impl Server {
         // A child begins on the processors of the thread that made it.
         let ours = rustix::thread::sched_getaffinity(None).map_err(|error| failed(error.into()))?;
         process::pin(core).map_err(failed)?;
+        let with_us = || {
+            let kill = rustix::process::Signal::KILL;
+            Ok(rustix::process::set_parent_process_death_signal(Some(
+                kill,
+            ))?)
+        };
+        // SAFETY: between fork and exec it makes one system call, and neither allocates nor locks.
+        unsafe { command.pre_exec(with_us) };
         let child = command.spawn();
         rustix::thread::sched_setaffinity(None, &ours).map_err(|error| failed(error.into()))?;
         child.map(Self).map_err(failed)

@@ -108,7 +108,7 @@ impl<'a> Stage<'a> {
                 ptime_ms: scene.ptime,
             })
             .collect();
-        let every = Duration::from_millis(options.options_every_ms);
+        let every = Duration::from_millis(options.options_every_ms());
         Ok(Self {
             callers: Callers::new(fleet.addresses()[0].sip, every)?,
             media: Media::new(sockets, &scene, users.div_ceil(room_size)),
@@ -126,7 +126,7 @@ impl<'a> Stage<'a> {
         self.callers.delays.clear();
         let start = Instant::now();
         let before = self.callers.tally.dialled;
-        let rate = f64::from(self.setting.options.dial_rate);
+        let rate = f64::from(self.setting.options.dial_rate());
         let needed = Duration::from_secs_f64((users - before) as f64 / rate);
         let decided = |stage: &Self| {
             let tally = stage.callers.tally;
@@ -341,7 +341,7 @@ fn scene(options: &Options) -> Scene {
         settle: options.settle,
         listeners: options.listeners,
         sockets: options.sockets,
-        dial_rate: options.dial_rate,
+        dial_rate: options.dial_rate(),
         core: None,
         pid: None,
         http: None,

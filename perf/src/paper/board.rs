@@ -1,6 +1,6 @@
 //! What is going on, for those who watch: written by the run, read by the terminal.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,8 @@ pub(super) struct Picture {
 struct State {
     picture: Picture,
     lines: VecDeque<String>,
+    /// What has been said in this step and is not said again: callers are sent on by the hundred.
+    said: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -108,6 +110,9 @@ impl Board {
     pub(super) fn step(&self, users: usize, phase: Phase) {
         let mut state = self.state();
         (state.picture.users, state.picture.phase) = (users, phase);
+        if phase == Phase::Joining {
+            state.said.clear();
+        }
     }
 
     pub(super) fn update(&self, tally: Tally, running: &[bool]) {
@@ -136,8 +141,9 @@ impl Board {
             let mut known = servers.filter(|line| line.sip == Some(address));
             known.next().map_or("?", |line| &line.name)
         };
+        let pair = format!("302 {from} {to}");
         let text = format!("{} sends caller {user} to {} (302)", name(from), name(to));
-        state.say(text);
+        state.say_once(pair, text);
         let mut servers = state.picture.servers.iter_mut();
         if let Some(line) = servers.find(|line| line.sip == Some(from)) {
             line.redirects += 1;
@@ -145,10 +151,12 @@ impl Board {
     }
 
     pub(super) fn refused(&self, user: usize, by: SocketAddr, status: u16) {
-        let servers = self.servers();
-        let known = servers.iter().find(|line| line.sip == Some(by));
+        let mut state = self.state();
+        let mut servers = state.picture.servers.iter();
+        let known = servers.find(|line| line.sip == Some(by));
         let name = known.map_or("?", |line| &line.name);
-        self.say(format!("{name} refuses caller {user} ({status})"));
+        let text = format!("{name} refuses caller {user} ({status})");
+        state.say_once(format!("{status} {by}"), text);
     }
 
     /// What a server said of itself; None: it did not answer.
@@ -178,6 +186,11 @@ impl Board {
         self.state().say(line);
     }
 
+    /// A line that is said once in a step, whatever else of its kind happens.
+    pub(super) fn say_once(&self, kind: String, line: String) {
+        self.state().say_once(kind, line);
+    }
+
     pub(super) fn servers(&self) -> Vec<ServerLine> {
         self.state().picture.servers.clone()
     }
@@ -191,6 +204,12 @@ impl Board {
 }
 
 impl State {
+    fn say_once(&mut self, kind: String, line: String) {
+        if self.said.insert(kind) {
+            self.say(line);
+        }
+    }
+
     fn say(&mut self, line: String) {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();

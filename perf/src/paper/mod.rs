@@ -55,19 +55,20 @@ pub(crate) struct Options {
     /// Seconds from the last caller's joining until then
     #[arg(long, default_value_t = 4)]
     settle: u64,
-    /// Callers that join in a second
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    dial_rate: u32,
+    /// Callers that join in a second [default: 20, and 200 with --true-scale]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    dial_rate: Option<u32>,
     /// Each server's part of a processor in the series 500, in percent
-    #[arg(long, default_value_t = 10.0, value_parser = percent)]
+    #[arg(long, default_value_t = 5.0, value_parser = percent)]
     quota: f64,
     /// No quotas: servers take from each other what they need
     #[arg(long)]
     no_quota: bool,
     /// The same in the series 700, whose servers are meant to carry 40 % more
-    #[arg(long, default_value_t = 12.0, value_parser = percent)]
+    #[arg(long, default_value_t = 7.0, value_parser = percent)]
     quota_700: f64,
-    /// Milliseconds in which that time is given out anew
+    /// Milliseconds in which that time is given out anew; longer where it would be below the kernel's
+    /// least of 1 ms
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     period_ms: u64,
     /// Callers in a conference; 0: all in one
@@ -79,9 +80,9 @@ pub(crate) struct Options {
     /// Milliseconds in a packet
     #[arg(long, default_value_t = 20, value_parser = ptime)]
     ptime: u32,
-    /// Milliseconds between two OPTIONS of a caller
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
-    options_every_ms: u64,
+    /// Milliseconds between two OPTIONS of a caller [default: 2000, and 10000 with --true-scale]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    options_every_ms: Option<u64>,
     /// Callers who look into every packet
     #[arg(long, default_value_t = 400)]
     listeners: usize,
@@ -101,7 +102,7 @@ pub(crate) struct Options {
     #[arg(long)]
     true_scale: bool,
     /// With --true-scale: users that fill a server
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_500)]
     users_per_server: usize,
     /// With --true-scale: servers at most
     #[arg(long, default_value_t = 3)]
@@ -143,6 +144,16 @@ impl Options {
             0 => users,
             participants => participants,
         }
+    }
+
+    fn dial_rate(&self) -> u32 {
+        self.dial_rate
+            .unwrap_or(if self.true_scale { 200 } else { 20 })
+    }
+
+    fn options_every_ms(&self) -> u64 {
+        self.options_every_ms
+            .unwrap_or(if self.true_scale { 10_000 } else { 2_000 })
     }
 
     /// Of a caller, both ways.
@@ -258,7 +269,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, PaperError> {
         packets_per_s: options.packets_per_s(),
         room_size: options.participants,
         talkers: options.talkers,
-        options_every_ms: options.options_every_ms,
+        options_every_ms: options.options_every_ms(),
         seconds_per_step: options.seconds_per_step,
         comparisons: outcomes.iter().map(Outcome::comparisons).collect(),
         differences: differences(options, &outcomes),

@@ -244,6 +244,7 @@ impl fmt::Display for Report {
             for comparison in outcome.comparisons() {
                 writeln!(f, "{}", line(outcome, &comparison))?;
             }
+            flatness(f, outcome)?;
             trouble(f, outcome)?;
             writeln!(f)?;
         }
@@ -286,6 +287,31 @@ fn line(outcome: &Outcome, comparison: &Comparison) -> String {
         number(far),
         number(comparison.media_improvement),
         number(published.and_then(|published| published.media)),
+    )
+}
+
+/// How the service's delays at the last step compare with those of its first server alone.
+fn flatness(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
+    let rows = outcome.arm(Variant::Service).map(|arm| &arm.rows);
+    let ends = rows.and_then(|rows| Some((rows.first()?, rows.last()?)));
+    let Some((first, last)) = ends.filter(|(first, last)| first.users < last.users) else {
+        return Ok(());
+    };
+    let times = |first: Option<f64>, last: Option<f64>| {
+        let times = first.zip(last).map(|(first, last)| last / first);
+        times.map_or_else(|| "-".to_owned(), |times| format!("{times:.2}"))
+    };
+    writeln!(
+        f,
+        "  the service's delays at {} users are those at {} times {} (SIP) and {} (media, on one server {})",
+        last.users,
+        first.users,
+        times(first.sip_ms(), last.sip_ms()),
+        times(first.media_ms(), last.media_ms()),
+        times(
+            first.near.map(|delay| delay.mean_ms),
+            last.near.map(|delay| delay.mean_ms)
+        ),
     )
 }
 

@@ -51,5 +51,5 @@ fn the_difference_of_the_load_is_said_first() {
     assert!(said[0].contains("10 a user"), "{}", said[0]);
     assert!(said[0].contains("multiplied by 0.1"), "{}", said[0]);
     let said = differences(&options("--true-scale"), &[]);
-    assert!(said[0].contains("full at 1000 users"), "{}", said[0]);
+    assert!(said[0].contains("full at 1500 users"), "{}", said[0]);
 }

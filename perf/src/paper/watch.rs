@@ -3,7 +3,6 @@
 //! On a terminal the servers are a block at the bottom, painted again twice a second, and what happens
 //! scrolls above it. Elsewhere only what happens is written, a line each.
 
-use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Deserialize;
-use simd_json::prelude::*;
 use ureq::Agent;
 
-use super::board::{Board, Picture, ServerLine};
+use super::board::{Board, Phase, Picture, ServerLine};
 
-/// Two requests to each server so often: a few microseconds of its time.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A server that is stopped by its quota takes a while.
@@ -77,8 +74,8 @@ impl Drop for Watch {
 struct Watcher {
     board: Arc<Board>,
     agent: Agent,
-    /// By server: the decisions it showed last.
-    known: Vec<HashSet<String>>,
+    /// By server: when it took the last decision known, in milliseconds since 1970.
+    known: Vec<u64>,
     arm: u64,
     /// None where there is no terminal.
     painter: Option<Painter>,
@@ -86,12 +83,17 @@ struct Watcher {
 
 impl Watcher {
     fn look(&mut self) {
-        let (arm, servers) = self.show(false);
+        let Picture {
+            arm,
+            servers,
+            phase,
+            ..
+        } = self.show(false);
         if arm != self.arm {
             self.arm = arm;
             self.known.clear();
         }
-        self.known.resize_with(servers.len(), HashSet::new);
+        self.known.resize(servers.len(), 0);
         for (index, line) in servers.iter().enumerate() {
             let (true, Some(http)) = (line.running, line.http) else {
                 continue;
@@ -100,23 +102,26 @@ impl Watcher {
                 .get(http, "status")
                 .and_then(|mut text| parse(&mut text));
             self.board.heard(arm, index, status);
-            let Some(decisions) = self
-                .get(http, "decisions")
-                .and_then(|mut text| decisions(&mut text))
-            else {
+            // A thousand of them are long to write, and callers come and go only now.
+            if phase == Phase::Measuring {
                 continue;
-            };
-            for decision in &decisions {
-                if !self.known[index].contains(decision) {
-                    self.board.say(format!("{} decided: {decision}", line.name));
+            }
+            let decisions = self
+                .get(http, "decisions")
+                .and_then(|mut text| decisions(&mut text));
+            let known = self.known[index];
+            for decision in decisions.unwrap_or_default() {
+                if decision.at_ms > known {
+                    let kind = format!("{} {} {:?}", line.name, decision.what, decision.server);
+                    self.board.say_once(kind, decision.line(&line.name));
+                    self.known[index] = decision.at_ms;
                 }
             }
-            self.known[index] = decisions.into_iter().collect();
         }
     }
 
-    /// Writes what there is to write; returns which arm and servers it was about.
-    fn show(&mut self, last: bool) -> (u64, Vec<ServerLine>) {
+    /// Writes what there is to write; returns the picture.
+    fn show(&mut self, last: bool) -> Picture {
         let (picture, lines) = self.board.look();
         let mut out = String::new();
         match &mut self.painter {
@@ -128,7 +133,7 @@ impl Watcher {
         }
         // Nobody reads it: the run goes on.
         let _ = io::stderr().write_all(out.as_bytes());
-        (picture.arm, picture.servers)
+        picture
     }
 
     fn get(&self, http: SocketAddr, what: &str) -> Option<Vec<u8>> {
@@ -164,23 +169,49 @@ fn parse(text: &mut [u8]) -> Option<ServerLine> {
     })
 }
 
-/// A server's decisions, a line each, the oldest first.
-fn decisions(text: &mut [u8]) -> Option<Vec<String>> {
-    let value = simd_json::to_owned_value(text).ok()?;
-    let list = value.get_array("decisions").or_else(|| value.as_array())?;
-    Some(list.iter().map(line).collect())
+/// One decision of a server, as far as it is shown here.
+#[derive(Debug, Deserialize)]
+struct Decision {
+    at_ms: u64,
+    what: String,
+    who: Option<String>,
+    server: Option<String>,
+    status: Option<u16>,
+    #[serde(default)]
+    reason: String,
 }
 
-/// Names and values in the order in which they came.
-fn line(decision: &simd_json::OwnedValue) -> String {
-    let Some(fields) = decision.as_object() else {
-        return decision.encode();
-    };
-    let fields = fields.iter().map(|(name, value)| match value.as_str() {
-        Some(text) => format!("{name} {text}"),
-        None => format!("{name} {}", value.encode()),
-    });
-    fields.collect::<Vec<_>>().join(", ")
+impl Decision {
+    /// For people; `by` has decided.
+    fn line(&self, by: &str) -> String {
+        let mut line = format!("{by} decides: {}", self.what);
+        if let Some(who) = &self.who {
+            line += &format!(" {who}");
+        }
+        if let Some(server) = &self.server {
+            line += &format!(" -> {server}");
+        }
+        if let Some(status) = self.status {
+            line += &format!(" ({status})");
+        }
+        if !self.reason.is_empty() {
+            line += &format!(": {}", self.reason);
+        }
+        line
+    }
+}
+
+/// The oldest first, whether they come alone or under their name.
+fn decisions(text: &mut [u8]) -> Option<Vec<Decision>> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Answer {
+        Alone(Vec<Decision>),
+        Named { decisions: Vec<Decision> },
+    }
+    match simd_json::from_slice(text).ok()? {
+        Answer::Alone(decisions) | Answer::Named { decisions } => Some(decisions),
+    }
 }
 
 fn columns() -> usize {
@@ -276,13 +307,18 @@ mod tests {
         );
         assert!(parse(&mut b"{}".to_vec()).is_none());
 
-        let mut answer = br#"[{"what":"redirect","to":"B","load":12}]"#.to_vec();
+        let one = r#"{"at_ms":7,"what":"redirect","room":"r","who":"sip:c@h","server":"B","status":302,
+            "reason":"A is full","seen":[{"svr_id":"A"}]}"#;
+        for answer in [format!("[{one}]"), format!("{{\"decisions\":[{one}]}}")] {
+            let decisions = decisions(&mut answer.into_bytes()).unwrap();
+            let expected = "A decides: redirect sip:c@h -> B (302): A is full";
+            assert_eq!(decisions[0].line("A"), expected);
+        }
+        let mut short = br#"[{"at_ms":7,"what":"hold"}]"#.to_vec();
         assert_eq!(
-            decisions(&mut answer).unwrap(),
-            ["what redirect, to B, load 12"]
+            decisions(&mut short).unwrap()[0].line("A"),
+            "A decides: hold"
         );
-        let mut answer = br#"{"decisions":["grown"]}"#.to_vec();
-        assert_eq!(decisions(&mut answer).unwrap(), ["\"grown\""]);
         assert!(decisions(&mut b"{}".to_vec()).is_none());
     }
 

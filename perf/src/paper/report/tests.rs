@@ -95,6 +95,10 @@ fn improvements_stand_beside_those_published() {
             "250", "10.0", "2.0", "1", "80.0", "39.5", "150.0", "30.0", "-", "80.0", "43.9"
         ]
     );
+    assert!(
+        text.contains("at 250 users are those at 50 times 1.00 (SIP)"),
+        "{text}"
+    );
     assert!(text.contains("- everything"));
 }
 
