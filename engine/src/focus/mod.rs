@@ -5,6 +5,15 @@
 //!   Reinvite ──> new terms for the member                Ended ──> seat given back
 //!   Request ──> SUBSCRIBE roster · REFER dialing, ejection · MESSAGE to all
 //! ```
+//! With a cluster, whose word comes as [`liaison::Order`] and which hears of everything by
+//! [`liaison::Report`]:
+//!
+//! ```text
+//!   Invite ──> placing: waits for its word ──> in · 302 · relay to another server · refused
+//!   Remote ──> elsewhere: the roster and the room's limit count users of other servers
+//!   Move, TakeOver ──> moving: REFER · INVITE with Replaces
+//!   OpenTrunk ──> trunks: the sound of the room goes to another server
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -28,6 +37,7 @@ mod access;
 mod call;
 mod dialing;
 mod elsewhere;
+mod endpoints;
 mod joining;
 mod keys;
 pub mod liaison;
@@ -42,6 +52,7 @@ mod relay;
 mod reports;
 mod requests;
 mod roster;
+mod trunk_terms;
 mod trunks;
 
 pub use access::Access;

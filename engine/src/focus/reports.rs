@@ -9,8 +9,8 @@ use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 use sip::CallKey;
 use sip::conference_info::Status;
 
+use super::endpoints::status_of;
 use super::liaison::Report;
-use super::roster::status_of;
 use super::{Focus, Means, RoomName};
 use crate::io::MediaIo;
 use crate::shard::ShardIndex;

@@ -7,27 +7,22 @@
 use std::collections::HashMap;
 
 use cfw::SvrId;
-use sip::sdp::{self, Agreed, Attribute, Local, SessionDescription};
+use sip::sdp::{self, Agreed, Local, SessionDescription};
 use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Rejection};
 
 use super::liaison::Report;
 use super::lookups::{Host, Then};
 use super::marks::Marks;
+use super::trunk_terms::{capabilities, with_levels};
 use super::{
-    Focus, Means, RoomName, body, log_no_seat, negotiate, not_acceptable, parse, reachable,
-    rejection, remote, set_ports,
+    Focus, Means, RoomName, body, negotiate, not_acceptable, parse, reachable, remote, set_ports,
 };
-use crate::codec::Codec;
-use crate::config::TrunkCodec;
 use crate::io::MediaIo;
-use crate::room::{LEVELS_EXTENSION_ID, Newcomer};
+use crate::room::Newcomer;
 use crate::shard::stage::SeatKey;
 
 /// Trunks of one shard: beyond that its sound could not be sent anyway.
-const TRUNKS_MAX: usize = 4_096;
-
-/// Levels of those who are in the sound (RFC 6465 §4).
-const LEVELS: &str = "urn:ietf:params:rtp-hdrext:csrc-audio-level";
+pub(super) const TRUNKS_MAX: usize = 4_096;
 
 #[derive(Default)]
 pub(super) struct Trunks {
@@ -380,67 +375,4 @@ impl Focus {
     fn tell_of_trunk(&mut self, room: RoomName, peer: SvrId, up: bool) {
         self.reports.push(Report::Trunk { room, peer, up });
     }
-
-    fn trunk_seat<I: MediaIo>(
-        &mut self,
-        room: &RoomName,
-        remote: Option<crate::shard::stage::Remote>,
-        means: &mut Means<'_, I>,
-    ) -> Result<SeatKey, Rejection> {
-        let not_now = rejection(self.admission.not_now(self.random.next_u64()));
-        if self.trunks.len() >= TRUNKS_MAX {
-            return Err(not_now);
-        }
-        let seat = means
-            .stage
-            .take_trunk_seat(means.now, room.as_str(), remote);
-        seat.map_err(|error| {
-            log_no_seat(room.as_str(), &error);
-            not_now
-        })
-    }
-
-    /// What a trunk can carry, what the operator prefers first.
-    fn trunk_codecs(&self) -> Vec<Codec> {
-        let preferred = match self.config.cluster.trunk_codec {
-            TrunkCodec::L16 => "L16",
-            TrunkCodec::Opus => "opus",
-        };
-        let mut codecs = Codec::TRUNK.to_vec();
-        codecs.sort_by_key(|codec| !codec.name().eq_ignore_ascii_case(preferred));
-        codecs
-    }
-
-    fn trunk_local<I: MediaIo>(&mut self, seat: SeatKey, means: &Means<'_, I>) -> Local {
-        let mut local = self.trunk_address();
-        set_ports(&mut local, means.stage.ports_of(seat));
-        local
-    }
-
-    /// Our end, without the ports.
-    fn trunk_address(&mut self) -> Local {
-        Local {
-            address: self.media_address(),
-            rtp_port: 0,
-            rtcp_port: 0,
-            session_id: self.random.next_u64() >> 1,
-            version: 1,
-        }
-    }
-}
-
-fn capabilities(codecs: &[Codec]) -> sdp::Capabilities {
-    sdp::Capabilities {
-        telephone_event: false,
-        ..negotiate::capabilities(codecs)
-    }
-}
-
-/// The sound names those who are in it and how loud they are.
-fn with_levels(mut description: SessionDescription) -> SessionDescription {
-    for media in description.media.iter_mut().filter(|media| media.port != 0) {
-        let extension = format!("{LEVELS_EXTENSION_ID} {LEVELS}");
-        media.attributes.push(Attribute::new("extmap", extension));
-    }
-    description
 }

@@ -45,7 +45,7 @@ pub const FORMATS_MAX: usize = 128;
 
 /// A session description: what one side can receive and where.
 ///
-/// Texts must hold neither CR nor LF and not end in blanks, which is so for everything [`parse`]
+/// Texts must hold neither CR nor LF and not end in blanks, which is so for everything [`parse()`]
 /// returns. `i= u= e= p= b= r= z= k=` lines are read past and not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionDescription {

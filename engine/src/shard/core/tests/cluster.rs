@@ -247,6 +247,39 @@ fn who_waits_for_the_cluster_may_hang_up_and_does_not_wait_for_ever() {
 }
 
 #[test]
+fn strangers_make_nobody_wait() {
+    let mut server = Server::in_cluster(21, "A", &["rooms.access=authenticated"]);
+    server.load.update(TOO_MUCH, 0.0);
+    let phone = Phone::new(&server);
+    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&phone, "SIP/2.0 401", SOON);
+    assert_eq!(server.reports(), []);
+}
+
+#[test]
+fn callers_who_wait_are_not_too_many() {
+    let mut server = Server::in_cluster(22, "A", &[]);
+    server.load.update(TOO_MUCH, 0.0);
+    let phone = Phone::new(&server);
+    let (mut asked, mut refused) = (0, 0);
+    for turn in 0..20 {
+        for caller in 0..40 {
+            let room = format!("room{turn}.{caller}");
+            phone.request("INVITE", &room, None, WITH_SDP, SDP);
+        }
+        server.turn();
+        asked += server.reports().len();
+        while let Some(message) = phone.hear() {
+            refused += usize::from(message.starts_with("SIP/2.0 503"));
+        }
+    }
+    // As many on each shard, however the rooms are spread.
+    assert!((256..=512).contains(&asked), "{asked}");
+    assert_eq!(server.calls(), asked);
+    assert!(refused > 200, "{refused}");
+}
+
+#[test]
 fn users_are_sent_elsewhere_by_refer() {
     let mut server = Server::in_cluster(7, "A", &[]);
     let phone = Phone::new(&server);
@@ -625,6 +658,25 @@ fn callers_are_connected_to_another_server_where_they_follow_no_302() {
     expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
     pass_for_two(&mut a, &mut b);
     assert_eq!((a.calls(), b.calls()), (0, 0));
+}
+
+#[test]
+fn who_is_relayed_says_once_who_he_is() {
+    let open_to_all = ["rooms.access=authenticated", "auth.trusted=127.0.0.0/8"];
+    let mut a = Server::in_cluster(23, "A", &open_to_all);
+    let mut b = Server::in_cluster(24, "B", &["rooms.access=authenticated"]);
+    a.load.update(TOO_MUCH, 0.0);
+    let phone = Phone::new(&a);
+    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    let (shard, call, _) = a.asked();
+    let verdict = Verdict::Relay {
+        target: format!("sip:staff@{};crt-hop=1", b.address),
+    };
+    a.order(shard, Order::Placed { call, verdict });
+    expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    let stranger = Phone::new(&b);
+    stranger.request_of("INVITE", "staff", ";crt-hop=1", None, WITH_SDP, SDP);
+    b.expect(&stranger, "SIP/2.0 401", SOON);
 }
 
 #[test]
