@@ -327,19 +327,18 @@ impl Caller {
     /// The message as a phone of his skills says it.
     fn spoken(&self, message: &Bytes) -> Bytes {
         let text = String::from_utf8_lossy(message);
-        let text = text.replacen(";isfocus", "", 1).replacen(
-            ", SUBSCRIBE, REFER, MESSAGE\r\n",
-            if self.skills.refer {
-                ", REFER\r\n"
-            } else {
-                "\r\n"
-            },
-            1,
-        );
-        let text = match self.skills.replaces {
-            true => text,
-            false => text.replacen(" replaces, join,", "", 1),
-        };
+        let mut text = text.replacen(";isfocus", "", 1);
+        for (header, word, has) in [
+            ("Allow: ", ", SUBSCRIBE", false),
+            ("Allow: ", ", MESSAGE", false),
+            ("Allow: ", ", REFER", self.skills.refer),
+            ("Supported: ", " replaces,", self.skills.replaces),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(header));
+            if let Some(line) = line.filter(|_| !has).map(str::to_owned) {
+                text = text.replacen(&line, &line.replacen(word, "", 1), 1);
+            }
+        }
         text.into()
     }
 

@@ -1,13 +1,14 @@
 //! One life of a server: its focus, the rules of the cluster, and its ends of the control channels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use cfw::SvrId;
 use cfw::dist_conf::load::SvrState;
-use cfw::dist_conf::message::{Request, Response, UserStatus};
+use cfw::dist_conf::message::{Element, Request, Response, UserStatus};
 
 use super::caller::host_of;
 use super::mutation::Mutation;
@@ -82,6 +83,8 @@ pub(super) struct Server {
     streams: BTreeMap<ChannelId, StreamId>,
     channels: BTreeMap<StreamId, ChannelId>,
     next_accepted: u32,
+    /// Channels of ours that are on their way and still wanted.
+    dialling: BTreeSet<u32>,
     /// Requests of ours that wait for an answer.
     waiting: BTreeMap<(ChannelId, RequestId), Instant>,
     /// Of the peers' requests, by the number we gave them, as the peers number them.
@@ -169,6 +172,7 @@ impl Server {
             streams: BTreeMap::new(),
             channels: BTreeMap::new(),
             next_accepted: 0,
+            dialling: BTreeSet::new(),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_asked: 0,
@@ -264,7 +268,7 @@ impl Server {
         self.up(now, wall, channel, stream);
     }
 
-    /// We have connected; false: the channel is not wanted any more.
+    /// We have connected, perhaps to be told that nobody wants that any more.
     pub(super) fn connected(
         &mut self,
         now: Instant,
@@ -272,6 +276,10 @@ impl Server {
         channel: u32,
         stream: StreamId,
     ) {
+        if !self.dialling.remove(&channel) {
+            self.acts.push(Act::End { stream });
+            return;
+        }
         let channel = ChannelId::Dialled(channel);
         self.up(now, wall, channel, stream);
     }
@@ -286,6 +294,9 @@ impl Server {
     }
 
     pub(super) fn refused(&mut self, now: Instant, wall: SystemTime, channel: u32) {
+        if !self.dialling.remove(&channel) {
+            return;
+        }
         let channel = ChannelId::Dialled(channel);
         let why = Lost::Reset;
         self.cluster
@@ -373,11 +384,15 @@ impl Server {
         match output {
             Output::Dial { channel, uri, .. } => {
                 if let (ChannelId::Dialled(channel), Some(to)) = (channel, host_of(&uri)) {
+                    self.dialling.insert(channel);
                     self.acts.push(Act::Connect { channel, to });
                 }
             }
             Output::Close { channel, .. } => {
                 self.waiting.retain(|(other, _), _| *other != channel);
+                if let ChannelId::Dialled(channel) = channel {
+                    self.dialling.remove(&channel);
+                }
                 if let Some(stream) = self.streams.remove(&channel) {
                     self.channels.remove(&stream);
                     let said = Said::Bye;
@@ -460,5 +475,47 @@ impl Said {
             Self::Response(..) => 250,
             Self::Bye => 0,
         }
+    }
+}
+
+impl Said {
+    /// Worth a line in a trace: not the load of every second, nor that it has come.
+    pub(super) fn is_telling(&self) -> bool {
+        match self {
+            Self::Request(_, request) => !matches!(request.elements[..], [Element::Load(_)]),
+            Self::Response(_, Ok(response)) => response.status != 200,
+            Self::Response(_, Err(_)) | Self::Bye => true,
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Request(_, request) => {
+                let elements: Vec<String> = request.elements.iter().map(told).collect();
+                format!("{} {}", request.seq, elements.join(", "))
+            }
+            Self::Response(_, response) => format!("{response:?}"),
+            Self::Bye => "BYE".to_owned(),
+        };
+        f.write_str(&text)
+    }
+}
+
+fn told(element: &Element) -> String {
+    match element {
+        Element::Load(load) => format!("load {}", load.current),
+        Element::ConfInfo(info) => {
+            let kind = if info.full { "all" } else { "news" };
+            let systems = info.systems.len();
+            let rooms = info.conferences.iter().map(|room| {
+                let users = room.users.iter();
+                let users = users.map(|user| format!("{}:{:?}", user.endpoint, user.status));
+                format!("{} {:?}", room.conf_obj_id, users.collect::<Vec<_>>())
+            });
+            format!("{kind} of {systems} servers, {}", rooms.collect::<Vec<_>>().join("; "))
+        }
+        other => format!("{other:?}"),
     }
 }

@@ -18,6 +18,8 @@ fn number(name: &str) -> Option<u64> {
 fn run_seeds(first: u64, seeds: u64, mutation: Mutation) -> (Counts, Option<Outcome>) {
     let next = AtomicU64::new(first);
     let result = Mutex::new((Counts::default(), None::<Outcome>));
+    // To see how many fail, and how.
+    let keep_going = number("PLENUM_SIM_KEEP_GOING").is_some();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let work = || {
         loop {
@@ -28,7 +30,11 @@ fn run_seeds(first: u64, seeds: u64, mutation: Mutation) -> (Counts, Option<Outc
             let outcome = run(seed, mutation, false);
             let mut result = result.lock().unwrap();
             result.0.merge(&outcome.counts);
-            if !outcome.violations.is_empty() {
+            if keep_going {
+                for violation in &outcome.violations {
+                    println!("seed {seed} {violation}");
+                }
+            } else if !outcome.violations.is_empty() {
                 // The least seed, so that the same one is told on every machine.
                 let is_less = result.1.as_ref().is_none_or(|other| seed < other.seed);
                 if is_less {

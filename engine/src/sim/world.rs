@@ -543,7 +543,9 @@ impl World {
                         life,
                         channel,
                     };
-                    if let Some((stream, there, back)) = self.net.connect(self.now, from, to) {
+                    let connecting = self.net.connect(self.now, from, to);
+                    self.note(|| format!("S{} dials S{}: {connecting:?}", from.0, to.0));
+                    if let Some((stream, there, back)) = connecting {
                         let accept = Event::Accept {
                             to,
                             dialler,
@@ -554,12 +556,18 @@ impl World {
                     }
                 }
                 Act::Say { stream, said } => {
+                    if self.keep_trace && said.is_telling() {
+                        self.note(|| format!("S{} on {stream:?}: {said}", from.0));
+                    }
                     let len = said.len();
                     let piece = Piece::Said(Box::new(said), len);
                     let arriving = self.net.say(self.now, stream, from, piece);
                     self.arrive(arriving);
                 }
-                Act::End { stream } => self.end_stream(from, stream),
+                Act::End { stream } => {
+                    self.note(|| format!("S{} closes {stream:?}", from.0));
+                    self.end_stream(from, stream);
+                }
                 Act::Hook { hook, svr_id } => {
                     let is_it =
                         |other: &usize| super::server::svr_id(server_host(*other)) == svr_id;
