@@ -45,7 +45,6 @@ pub(super) struct ServerLine {
     /// As its status says; empty when it does not answer.
     pub(super) state: String,
     pub(super) load: u32,
-    pub(super) max_load: u32,
     pub(super) participants: u64,
     pub(super) joins: u64,
     /// Callers it sent elsewhere.
@@ -60,6 +59,8 @@ pub(super) struct Picture {
     pub(super) phase: Phase,
     pub(super) tally: Tally,
     pub(super) servers: Vec<ServerLine>,
+    /// A server's bar is full at this load: its max-load, or that of all whom the central one stands for.
+    pub(super) full_load: u32,
     /// Counts arms, so that an answer of an earlier one is not taken for one of this.
     pub(super) arm: u64,
 }
@@ -83,9 +84,15 @@ impl Board {
 
     pub(super) fn begin(&self, setting: &Setting<'_>, addresses: &[Address]) {
         let series = setting.series;
-        let variant = match setting.variant {
-            Variant::Central => "central: one server for all".to_owned(),
-            Variant::Service => format!("service: max-load {}", series.max_load),
+        let (variant, full_load) = match setting.variant {
+            Variant::Central => {
+                let all = series.max_load.saturating_mul(series.servers() as u32);
+                ("central: one server for all".to_owned(), all)
+            }
+            Variant::Service => {
+                let max_load = series.max_load;
+                (format!("service: max-load {max_load}"), max_load)
+            }
         };
         let mut state = self.state();
         let arm = state.picture.arm + 1;
@@ -100,6 +107,7 @@ impl Board {
                     ..ServerLine::default()
                 })
                 .collect(),
+            full_load,
             arm,
             ..Picture::default()
         };
@@ -172,7 +180,6 @@ impl Board {
         if let Some(status) = status {
             line.state = status.state;
             line.load = status.load;
-            line.max_load = status.max_load;
             line.participants = status.participants;
         }
         if line.state != before && !line.state.is_empty() && !before.is_empty() {

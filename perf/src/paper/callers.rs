@@ -20,11 +20,11 @@ use bytes::Bytes;
 use engine::io::batch::BatchIo;
 use engine::io::{MediaIo, SocketId, Token};
 use engine::random::Random;
-use hdrhistogram::Histogram;
 use sip::{
     CallKey, ClientKey, Endpoint, Event, Flow, Invitation, ListenerIdentity, Output, Transport,
 };
 
+use super::delays::{Delays, record};
 use crate::rooms::{Offer, Seat, Stream};
 
 /// More in a row is a loop.
@@ -71,35 +71,6 @@ impl From<Joined> for Stream {
             remote: joined.remote,
             payload_type: joined.payload_type,
         }
-    }
-}
-
-/// Delays of SIP messages, in microseconds.
-pub(super) struct Delays {
-    /// OPTIONS within calls that are up, to their answers.
-    pub(super) options: Histogram<u64>,
-    /// Each INVITE to its final answer, a 302 too.
-    pub(super) invite: Histogram<u64>,
-    /// From a caller's first INVITE to his 200, wherever that came from.
-    pub(super) join: Histogram<u64>,
-}
-
-impl Delays {
-    fn new() -> Self {
-        const US_MAX: u64 = 60_000_000;
-        let delays =
-            || Histogram::new_with_bounds(1, US_MAX, 3).expect("bounds and precision are valid");
-        Self {
-            options: delays(),
-            invite: delays(),
-            join: delays(),
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.options.reset();
-        self.invite.reset();
-        self.join.reset();
     }
 }
 
@@ -436,11 +407,6 @@ impl Callers {
         record(&mut self.delays.invite, now, due);
         Some((user, server))
     }
-}
-
-fn record(delays: &mut Histogram<u64>, now: Instant, since: Instant) {
-    let delay = now.saturating_duration_since(since);
-    delays.saturating_record(delay.as_micros() as u64);
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::process;
 mod arm;
 mod board;
 mod callers;
+mod delays;
 mod figures;
 mod fleet;
 mod plan;

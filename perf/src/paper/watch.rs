@@ -157,13 +157,11 @@ fn parse(text: &mut [u8]) -> Option<ServerLine> {
     #[derive(Deserialize)]
     struct Load {
         current: u32,
-        max: u32,
     }
     let status: Status = simd_json::from_slice(text).ok()?;
     Some(ServerLine {
         state: status.state,
         load: status.load.current,
-        max_load: status.load.max,
         participants: status.participants,
         ..ServerLine::default()
     })
@@ -276,7 +274,7 @@ fn block(picture: &Picture) -> Vec<String> {
             (true, "") => "silent",
             (true, state) => state,
         };
-        let share = f64::from(server.load) / f64::from(server.max_load.max(1));
+        let share = f64::from(server.load) / f64::from(picture.full_load.max(1));
         let filled = ((share * BAR_LEN as f64).round() as usize).min(BAR_LEN);
         lines.push(format!(
             "   {:6}  {state:9}  [{}{}] {:>6}  {:>5}  {:>7}",
@@ -331,9 +329,9 @@ mod tests {
                 running: true,
                 state: "active".to_owned(),
                 load: 250,
-                max_load: 500,
                 ..ServerLine::default()
             }],
+            full_load: 500,
             ..Picture::default()
         };
         let mut paint = |lines: &[String], last| {
