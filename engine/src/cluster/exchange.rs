@@ -3,24 +3,18 @@
 //! A channel begins with a snapshot from either side. From then on changes are told; each request to a server
 //! has the next number, over all channels with it, so that a gap shows and a snapshot is asked for.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cfw::SvrId;
 use cfw::dist_conf::message::{
-    ConfInfo, Element, OpResult, ParticipantOp, Request, Response, SysOp, System,
+    ConfInfo, Element, OpResult, ParticipantOp, Request, Response, SysOp,
 };
 
 use super::Cluster;
+use super::answers::{Asker, DEFERRED_FOR, DEFERRED_MAX, Deferred, Outcome};
 use super::decisions::What;
 use super::interface::{ChannelId, Output, RequestId};
 use super::mesh::UNANSWERED_MAX;
-
-/// Users in one message: with half a kilobyte each it stays below 256 KiB.
-pub(super) const USERS_PER_MESSAGE: usize = 400;
-
-/// Peers' requests that wait for something, such as a phone that rings.
-const DEFERRED_MAX: usize = 1_000;
-const DEFERRED_FOR: Duration = Duration::from_secs(30);
 
 /// Status of a message of an earlier life, or one that came too late: received, and ignored.
 const STALE: u16 = 299;
@@ -41,33 +35,6 @@ pub(super) enum Purpose {
     Handover { room: String, endpoint: String },
     /// A user of a dead server was to be called by that server.
     Recall { room: String, endpoint: String },
-}
-
-/// Who waits for what becomes of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asker {
-    Nobody,
-    Operator(u64),
-    /// Key in [`Cluster::deferred`].
-    Peer(u64),
-}
-
-/// A peer's request that is not answered yet.
-#[derive(Clone, Debug)]
-pub(super) struct Deferred {
-    channel: ChannelId,
-    id: RequestId,
-    seq: u64,
-    results: Vec<OpResult>,
-    waits: usize,
-    until: Instant,
-}
-
-/// What became of an operation: known, or known later.
-pub(super) enum Outcome {
-    Now(OpResult),
-    /// [`Cluster::answer`] tells.
-    Later,
 }
 
 impl Cluster {
@@ -225,67 +192,6 @@ impl Cluster {
                 load: None,
             },
         });
-    }
-
-    /// What became of an operation that somebody waits for.
-    pub(super) fn answer(&mut self, asker: Asker, result: OpResult) {
-        match asker {
-            Asker::Nobody => {}
-            Asker::Operator(id) => self.outputs.push_back(Output::Answered {
-                id,
-                status: as_http(result.status),
-                reason: result.op,
-            }),
-            Asker::Peer(key) => {
-                let Some(deferred) = self.deferred.get_mut(&key) else {
-                    return;
-                };
-                deferred.results.push(result);
-                deferred.waits -= 1;
-                if deferred.waits == 0 {
-                    self.respond_deferred(key);
-                }
-            }
-        }
-    }
-
-    fn respond_deferred(&mut self, key: u64) {
-        let Some(deferred) = self.deferred.remove(&key) else {
-            return;
-        };
-        let failed = deferred.results.iter().find(|result| result.status != 200);
-        let status = match (failed, deferred.waits) {
-            (Some(failed), _) => failed.status,
-            (None, 0) => 200,
-            (None, _) => 510,
-        };
-        self.outputs.push_back(Output::Respond {
-            channel: deferred.channel,
-            id: deferred.id,
-            response: Response {
-                svr_id: Some(self.config.svr_id),
-                seq: deferred.seq,
-                status,
-                reason: None,
-                results: deferred.results,
-                conf_info: None,
-                load: None,
-            },
-        });
-    }
-
-    /// Each second: what has waited too long is answered with 510.
-    pub(super) fn expire_deferred(&mut self, now: Instant) {
-        let is_late = |(_, deferred): &(&u64, &Deferred)| now >= deferred.until;
-        let late: Vec<u64> = self
-            .deferred
-            .iter()
-            .filter(is_late)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in late {
-            self.respond_deferred(key);
-        }
     }
 
     fn respond(
@@ -485,144 +391,9 @@ impl Cluster {
         }
     }
 
-    fn query(&mut self, now: Instant, id: SvrId) {
-        let info = ConfInfo {
-            query: true,
-            part: 1,
-            parts: 1,
-            ..ConfInfo::default()
-        };
-        let element = Element::ConfInfo(info);
-        self.send(now, id, vec![element], Purpose::Query);
-    }
-
-    /// A snapshot for the answer; if it is too big, by requests of its own.
-    fn on_query(&mut self, now: Instant, from: SvrId) -> Option<ConfInfo> {
-        let mut parts = self.snapshot();
-        if parts.len() == 1 {
-            return parts.pop();
-        }
-        self.send_parts(now, from, parts);
-        None
-    }
-
-    /// Everything a server needs to know of this one.
-    pub(super) fn send_snapshot(&mut self, now: Instant, to: SvrId) {
-        let parts = self.snapshot();
-        self.send_parts(now, to, parts);
-    }
-
-    fn send_parts(&mut self, now: Instant, to: SvrId, parts: Vec<ConfInfo>) {
-        let mut more = vec![Element::Reserved(self.reserved_list())];
-        more.extend(self.own_report().map(Element::Load));
-        for info in parts {
-            let mut elements = vec![Element::ConfInfo(info)];
-            elements.append(&mut more);
-            self.send(now, to, elements, Purpose::Tell);
-        }
-    }
-
-    fn own_system(&self) -> System {
-        let peers = self.peers.values().filter(|peer| peer.is_serving()).count();
-        let is_active = self.state == cfw::dist_conf::load::SvrState::Active;
-        System {
-            svr_id: self.config.svr_id,
-            active_svrs: (peers + usize::from(is_active)) as u32,
-            uri: Some(self.config.uri.clone()),
-            cfw_uri: Some(self.config.cfw_uri.clone()),
-            state: self.state,
-            epoch: self.epoch,
-        }
-    }
-
-    /// This server and those with which it has a living channel.
-    fn systems(&self) -> Vec<System> {
-        let own = self.own_system();
-        let active_svrs = own.active_svrs;
-        let alive = self.peers.iter().filter(|(_, peer)| peer.is_alive());
-        let others = alive.map(|(id, peer)| System {
-            svr_id: *id,
-            active_svrs,
-            uri: peer.uri.clone(),
-            cfw_uri: peer.cfw_uri.clone(),
-            state: peer.state,
-            epoch: peer.epoch,
-        });
-        std::iter::once(own).chain(others).collect()
-    }
-
-    fn snapshot(&self) -> Vec<ConfInfo> {
-        let mut parts = self.rosters.snapshot(self.config.svr_id, USERS_PER_MESSAGE);
-        let count = parts.len() as u32;
-        for (at, info) in parts.iter_mut().enumerate() {
-            info.full = true;
-            (info.part, info.parts) = (at as u32 + 1, count);
-        }
-        if let Some(first) = parts.first_mut() {
-            first.systems = self.systems();
-        }
-        parts
-    }
-
-    /// Whom this server sees has changed, or its own state.
-    pub(super) fn tell_systems(&mut self, now: Instant) {
-        let info = ConfInfo {
-            part: 1,
-            parts: 1,
-            systems: self.systems(),
-            ..ConfInfo::default()
-        };
-        self.broadcast(now, &[Element::ConfInfo(info)]);
-        self.judge_all(now);
-    }
-
-    fn on_conf_info(&mut self, now: Instant, from: SvrId, info: ConfInfo) {
-        if !info.systems.is_empty() {
-            self.on_systems(now, from, &info.systems);
-        }
-        self.on_conferences(now, from, info);
-    }
-
-    fn on_systems(&mut self, now: Instant, from: SvrId, systems: &[System]) {
-        let others = systems.iter().filter(|system| system.svr_id != from);
-        let sees = others.clone().map(|system| system.svr_id).collect();
-        let own = systems.iter().find(|system| system.svr_id == from);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.sees = sees;
-            if let Some(own) = own {
-                // The others learn from us how to reach it.
-                self.systems_changed |= own.cfw_uri.is_some() && own.cfw_uri != peer.cfw_uri;
-                peer.uri = own.uri.clone().or_else(|| peer.uri.take());
-                peer.cfw_uri = own.cfw_uri.clone().or_else(|| peer.cfw_uri.take());
-            }
-        }
-        if let Some(own) = own {
-            self.on_peer_state(now, from, own.state);
-        }
-        for system in others {
-            let peer = self.peers.get(&system.svr_id);
-            let is_linked = peer.is_some_and(|peer| !peer.links.is_empty());
-            if let (Some(uri), false) = (&system.cfw_uri, is_linked) {
-                self.learn(now, uri, Some(system.svr_id), false);
-            }
-        }
-        self.judge_all(now);
-        self.ranks_changed = true;
-    }
-
     /// Passes an operation on a conference or a user to another server. Whoever asks hears of it.
     pub(super) fn forward(&mut self, now: Instant, to: SvrId, op: Element, asker: Asker) -> bool {
         self.send(now, to, vec![op], Purpose::Forward(asker))
-    }
-}
-
-/// What HTTP has for a status of the package.
-fn as_http(status: u16) -> u16 {
-    match status {
-        420 => 404,
-        510 => 504,
-        511 => 503,
-        status => status,
     }
 }
 

@@ -7,20 +7,23 @@
 //! Nothing here does I/O or reads a clock. With the same seed and the same inputs at the same times the same
 //! outputs come out, so that many servers can be run in one thread with virtual time.
 //!
-//! - Who is there: `peers` (alive, suspect, dead), `mesh` (a channel with each), `exchange` (messages,
-//!   their order, snapshots).
+//! - Who is there: `peers` (alive, suspect, dead), `mesh` (a channel with each), `exchange` (messages and
+//!   their order), `snapshot`.
 //! - Where callers go: `loads` (reports and predictions), `placement`, `reserve` (servers that are added),
 //!   `drain` (servers that give their users away).
-//! - Who is in which conference: `roster` (the facts), `sharing` (who is told of them), `operations` (locks,
-//!   mutes, ends), `trunks` (whose sound goes where), `recall` (users of dead servers).
+//! - Who is in which conference: `roster` (the facts), `sharing` (who is told of them), `ending` (who has
+//!   gone, and who adopts), `operations` (locks, mutes, ends), `trunks` (whose sound goes where), `recall`
+//!   (users of dead servers).
 //! - Why: `decisions`.
 //!
 //! Memory is bounded: 256 servers, 1,024 channels with 1,000 unanswered requests each, 262,144 conferences with
 //! a million users of others, 256 callers held, 65,536 users waiting to be called, 1,000 decisions.
 
 pub mod agent;
+mod answers;
 mod decisions;
 mod drain;
+mod ending;
 mod exchange;
 pub mod hub;
 mod interface;
@@ -33,6 +36,7 @@ mod recall;
 mod reserve;
 mod roster;
 mod sharing;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -54,7 +58,7 @@ pub use loads::HARD_CAP;
 
 use crate::focus::liaison::{Report, Wish};
 use crate::random::Random;
-use exchange::Asker;
+use answers::Asker;
 use timers::{Timer, Timers};
 
 /// A channel takes no longer to come up: 2 s for the INVITE, 1 s for TCP and SYNC.
@@ -84,7 +88,7 @@ pub struct Cluster {
     addresses: BTreeMap<String, mesh::Address>,
     links: BTreeMap<ChannelId, mesh::Link>,
     next_channel: u32,
-    deferred: BTreeMap<u64, exchange::Deferred>,
+    deferred: BTreeMap<u64, answers::Deferred>,
     next_deferred: u64,
     reserve: reserve::Reserve,
     drain: drain::Drain,

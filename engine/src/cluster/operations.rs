@@ -7,7 +7,8 @@ use cfw::SvrId;
 use cfw::dist_conf::message::{Element, Op, OpResult, ParticipantOp, SysOp};
 
 use super::Cluster;
-use super::exchange::{Asker, Outcome, participant_name, sys_name};
+use super::answers::{Asker, Outcome};
+use super::exchange::{participant_name, sys_name};
 use super::interface::{Output, Wanted};
 use crate::focus::RoomName;
 use crate::focus::liaison::{Order, Wish};

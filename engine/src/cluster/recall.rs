@@ -11,8 +11,9 @@ use cfw::SvrId;
 use cfw::dist_conf::message::{ConfUser, Element, Op, ParticipantOp};
 
 use super::Cluster;
+use super::answers::Asker;
 use super::decisions::What;
-use super::exchange::{Asker, Purpose};
+use super::exchange::Purpose;
 use super::interface::Output;
 use super::timers::Timer;
 use crate::focus::RoomName;

@@ -7,25 +7,15 @@ use cfw::SvrId;
 use cfw::dist_conf::message::{ConfInfo, ConfUser, Element, UserStatus, Users};
 
 use super::Cluster;
-use super::decisions::What;
-use super::exchange::USERS_PER_MESSAGE;
 use super::interface::Output;
 use super::roster::{Conference, Object, User};
+use super::snapshot::USERS_PER_MESSAGE;
 use super::timers::Timer;
 use crate::focus::RoomName;
 use crate::focus::liaison::{Order, Wish};
 
 /// Changes within this time are told together.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
-
-/// A conference with nobody in it ends after this: somebody may be on his way.
-const EMPTY_FOR: Duration = Duration::from_secs(30);
-
-/// One whose owner says nothing about its end is forgotten by the others after this.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(90);
-
-/// A user of a dead server stays in the roster for so long, as disconnected.
-const ORPHANED_FOR: Duration = Duration::from_secs(30);
 
 /// What is yet to be told to peers.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +123,7 @@ impl Cluster {
     }
 
     /// All shards with a part are told of a user, but his own.
-    fn distribute(&mut self, room: &str, svr_id: SvrId, endpoint: &str) {
+    pub(super) fn distribute(&mut self, room: &str, svr_id: SvrId, endpoint: &str) {
         let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
         else {
             return;
@@ -375,111 +365,6 @@ impl Cluster {
         if let Some(((dead, orphan), _)) = orphan {
             let (dead, orphan) = (*dead, orphan.clone());
             self.drop_remote(now, room, dead, &orphan);
-        }
-    }
-
-    /// The users of a server that is dead, or has begun a new life, are without a call.
-    pub(super) fn on_users_orphaned(&mut self, now: Instant, dead: SvrId, recalled: bool) {
-        for (room, endpoint) in self.rosters.users_of(dead, |user| user.orphaned.is_none()) {
-            if recalled && self.config.recall {
-                self.plan_recall(now, dead, &room, &endpoint);
-            }
-            let conference = self.rosters.get_mut(&room);
-            let key = (dead, endpoint.clone());
-            if let Some(user) = conference.and_then(|it| it.users.get_mut(&key)) {
-                user.user.status = UserStatus::Disconnected;
-                user.orphaned = Some(now);
-            }
-            self.distribute(&room, dead, &endpoint);
-            self.touched.insert(room);
-        }
-    }
-
-    /// Conferences whose owner has gone get one: the lowest svr-id that has users of it, else the lowest
-    /// that lives.
-    pub(super) fn adopt_orphans(&mut self, now: Instant) {
-        let own = self.config.svr_id;
-        let owners: BTreeSet<SvrId> = self
-            .rosters
-            .conferences
-            .values()
-            .map(|it| it.object.owner)
-            .collect();
-        let gone: BTreeSet<SvrId> = owners.into_iter().filter(|id| self.is_gone(*id)).collect();
-        if gone.is_empty() {
-            return;
-        }
-        let lowest = self.serving().into_iter().next().unwrap_or(own);
-        let mut adopted = Vec::new();
-        for (room, conference) in &self.rosters.conferences {
-            if !gone.contains(&conference.object.owner) {
-                continue;
-            }
-            let holder = conference
-                .holders()
-                .into_iter()
-                .find(|id| self.is_alive(*id));
-            if holder.unwrap_or(lowest) == own {
-                adopted.push(room.clone());
-            }
-        }
-        for room in adopted {
-            let Some(conference) = self.rosters.get_mut(&room) else {
-                continue;
-            };
-            let object = &mut conference.object;
-            let before = std::mem::replace(&mut object.owner, own);
-            object.epoch += 1;
-            object.ver += 1;
-            let reason = format!("its owner {before} has gone");
-            self.decide(now, What::Adopt, Some(&room), Some(before), reason);
-            self.changed(now, &room, None);
-        }
-    }
-
-    /// Each second: conferences with nobody in them end, users of dead servers are forgotten.
-    pub(super) fn tidy_rosters(&mut self, now: Instant) {
-        let own = self.config.svr_id;
-        let (mut ended, mut forgotten, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
-        for (room, conference) in &self.rosters.conferences {
-            for ((svr_id, endpoint), user) in &conference.users {
-                if user
-                    .orphaned
-                    .is_some_and(|since| now >= since + ORPHANED_FOR)
-                {
-                    orphans.push((room.clone(), *svr_id, endpoint.clone()));
-                }
-            }
-            let Some(empty) = conference.empty else {
-                continue;
-            };
-            if self.expected.contains_key(room) || !conference.watched.is_empty() {
-                continue;
-            }
-            let is_over = conference.object.is_deleted || now >= empty + FORGOTTEN_AFTER;
-            if conference.object.owner == own {
-                if now >= empty + EMPTY_FOR {
-                    ended.push(room.clone());
-                }
-            } else if is_over {
-                forgotten.push(room.clone());
-            }
-        }
-        for (room, svr_id, endpoint) in orphans {
-            self.drop_remote(now, &room, svr_id, &endpoint);
-        }
-        for room in &ended {
-            if let Some(conference) = self.rosters.get_mut(room) {
-                conference.object.is_deleted = true;
-                conference.object.ver += 1;
-            }
-            self.changed(now, room, None);
-        }
-        if !ended.is_empty() {
-            self.flush(now);
-        }
-        for room in ended.iter().chain(&forgotten) {
-            self.rosters.conferences.remove(room);
         }
     }
 
