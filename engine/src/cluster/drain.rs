@@ -35,6 +35,12 @@ const MOVING_MAX: usize = 20;
 const PACE: Duration = Duration::from_millis(100);
 const MOVES_PER_PACE: usize = 5;
 
+/// A drain that nobody asked for is given up when there has been no server with room for so long.
+const STUCK_FOR: Duration = Duration::from_secs(5);
+
+/// Each server waits so much longer than the one before it in order of svr-ids, so that one of them acts.
+const STAGGER: Duration = Duration::from_secs(2);
+
 /// A move that is not done by then has failed.
 const MOVE_FOR: Duration = Duration::from_secs(40);
 
@@ -54,6 +60,10 @@ pub(super) struct Drain {
 struct Running {
     by_operator: bool,
     deadline: Instant,
+    /// Since when there is no server to move anybody to.
+    stuck: Option<Instant>,
+    /// When the next moves begin.
+    next: Instant,
     moves: BTreeMap<(String, String), Move>,
 }
 
@@ -102,11 +112,13 @@ impl Cluster {
         self.drain.running = Some(Running {
             by_operator,
             deadline,
+            stuck: None,
+            next: now + PACE,
             moves: BTreeMap::new(),
         });
         self.decide(now, What::Drain, None, None, why.to_owned());
         self.set_state(now, SvrState::Draining);
-        self.timers.set(now + PACE, Timer::Pace);
+        self.timers.set(now + PACE, Timer::Move);
     }
 
     /// What another server does that matters to a drain.
@@ -139,7 +151,9 @@ impl Cluster {
         let is_low = self.own.is_known() && load.current < load.min && self.own.kept == 0;
         if self.state == SvrState::Active && is_low {
             let since = *self.drain.low.get_or_insert(now);
-            if now >= since + self.config.drain_after && self.may_leave(now) {
+            let rank = self.serving().range(..self.config.svr_id).count() as u32;
+            let turn = STAGGER * rank;
+            if now >= since + self.config.drain_after + turn && self.may_leave(now, turn) {
                 let reason = format!("{} is below the minimum {}", load.current, load.min);
                 self.start_drain(now, false, None, &reason);
             }
@@ -149,8 +163,8 @@ impl Cluster {
         self.continue_drain(now);
     }
 
-    fn may_leave(&self, now: Instant) -> bool {
-        let is_late = |at: Instant| now >= at + AFTER_ADDITION;
+    fn may_leave(&self, now: Instant, turn: Duration) -> bool {
+        let is_late = |at: Instant| now >= at + AFTER_ADDITION + turn;
         let others = self.peers.values();
         let others_drain = others
             .clone()
@@ -181,8 +195,16 @@ impl Cluster {
                 now,
                 &format!("the deadline has passed, and {count} users are here still"),
             );
-        } else if !running.by_operator && self.candidates(now, 1.0).is_empty() {
-            self.activate(now, "no other server has room any more");
+        } else if !running.by_operator {
+            let has_target = !self.candidates(now, 1.0).is_empty();
+            let Some(running) = &mut self.drain.running else {
+                return;
+            };
+            if has_target {
+                running.stuck = None;
+            } else if now >= *running.stuck.get_or_insert(now) + STUCK_FOR {
+                self.activate(now, "no other server has room any more");
+            }
         }
     }
 
@@ -218,7 +240,11 @@ impl Cluster {
         let Some(running) = &mut self.drain.running else {
             return;
         };
-        self.timers.set(now + PACE, Timer::Pace);
+        if now < running.next {
+            return;
+        }
+        running.next = now + PACE;
+        self.timers.set(running.next, Timer::Move);
         let local = &self.rosters.local;
         running.moves.retain(|user, _| local.contains_key(user));
         let mut under_way = 0;
@@ -235,7 +261,10 @@ impl Cluster {
                 .get(*user)
                 .is_none_or(|tried| tried.target.is_none() && now >= tried.at + MOVE_AGAIN)
         };
-        let due: Vec<_> = local.keys().filter(is_due).take(space).cloned().collect();
+        let mut due: Vec<_> = local.keys().filter(is_due).take(space).cloned().collect();
+        if self.candidates(now, 1.0).is_empty() {
+            due.clear();
+        }
         for (room, endpoint) in due {
             self.begin_move(now, &room, &endpoint, false);
         }

@@ -122,6 +122,7 @@ impl Cluster {
     fn on_restarted(&mut self, now: Instant, id: SvrId) {
         let reason = "has been restarted".to_owned();
         self.decide(now, What::Server, None, Some(id), reason);
+        self.close_trunks_with(id);
         self.on_users_orphaned(now, id, true);
     }
 

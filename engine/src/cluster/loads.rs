@@ -81,8 +81,10 @@ impl Predictions {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     pub(super) measured: LocalLoad,
-    /// Let in here by the rules since the last measurement.
-    granted: u32,
+    /// Let in here by the rules since the last measurement, and not here yet.
+    granted: VecDeque<Instant>,
+    /// New here since then, whoever let them in.
+    joined: u32,
     pushed: Option<Pushed>,
     /// Load kept for rooms that expect participants, as it was told last.
     pub(super) kept: u32,
@@ -108,20 +110,42 @@ impl Own {
             participants,
             ..
         } = self.measured;
-        let most = (f64::from(max) / 10.0).max(1.0);
         match participants {
-            0 => UNITS_DEFAULT.min(most),
-            participants => (f64::from(current) / f64::from(participants)).clamp(1.0, most),
+            0 => UNITS_DEFAULT,
+            participants => {
+                let mean = f64::from(current) / f64::from(participants);
+                mean.clamp(1.0, f64::from(max).max(1.0))
+            }
         }
     }
 
     /// With those counted who have been let in since it was measured.
     pub(super) fn predicted(&self) -> f64 {
-        f64::from(self.measured.current) + f64::from(self.granted) * self.per_participant()
+        let newcomers = self.granted.len() as f64 + f64::from(self.joined);
+        f64::from(self.measured.current) + newcomers * self.per_participant()
     }
 
-    pub(super) fn grant(&mut self) {
-        self.granted = self.granted.saturating_add(1);
+    pub(super) fn grant(&mut self, now: Instant) {
+        if self.granted.len() < GRANTS_MAX {
+            self.granted.push_back(now);
+        }
+    }
+
+    fn measure(&mut self, now: Instant, load: LocalLoad) {
+        self.measured = load;
+        self.joined = 0;
+        // Shards count whom they take; whom they have not heard of yet is not in the measurement.
+        self.granted.retain(|at| now < *at + ON_ITS_WAY);
+    }
+
+    /// Somebody is here, let in by the rules or by a shard itself.
+    pub(super) fn join(&mut self) {
+        self.granted.pop_front();
+        self.joined = self.joined.saturating_add(1);
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.joined = self.joined.saturating_sub(1);
     }
 
     /// Whether one more can be taken that was sent here. Before the first measurement it is so.
@@ -130,6 +154,12 @@ impl Own {
         !self.measured.capped && (!self.is_known() || self.predicted() < cap)
     }
 }
+
+/// How long an order takes at most to a shard.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
+/// Callers let in and not here yet that are counted.
+const GRANTS_MAX: usize = 4_096;
 
 /// A server that may get callers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,8 +172,7 @@ pub(super) struct Candidate {
 
 impl Cluster {
     pub(super) fn on_load(&mut self, now: Instant, load: LocalLoad) {
-        self.own.measured = load;
-        self.own.granted = 0;
+        self.own.measure(now, load);
         self.ranks_changed = true;
         self.push_load(now, false);
     }

@@ -67,6 +67,9 @@ pub const DIAL_BUDGET: Duration = Duration::from_secs(3);
 /// What is looked after regularly.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// When many servers come or go at once, peers are told of all together.
+const SYSTEMS_AFTER: Duration = Duration::from_millis(50);
+
 /// Nothing is done for so long only when the whole process was stopped.
 const STALL: Duration = Duration::from_millis(2_500);
 
@@ -102,6 +105,8 @@ pub struct Cluster {
     touched: BTreeSet<String>,
     /// Peers are to be told whom this server sees.
     systems_changed: bool,
+    /// They soon are.
+    systems_due: bool,
     /// Who can take callers may have changed.
     ranks_changed: bool,
     timers: Timers,
@@ -138,6 +143,7 @@ impl Cluster {
             recall: recall::Recall::default(),
             touched: BTreeSet::new(),
             systems_changed: false,
+            systems_due: false,
             ranks_changed: false,
             timers: Timers::default(),
             outputs: VecDeque::new(),
@@ -206,9 +212,11 @@ impl Cluster {
                 Timer::Trunk(room) => {
                     self.touched.insert(room);
                 }
-                Timer::Pace => {
-                    self.pace_moves(now);
-                    self.pace_recalls(now);
+                Timer::Move => self.pace_moves(now),
+                Timer::Recall => self.pace_recalls(now),
+                Timer::Systems => {
+                    self.systems_due = false;
+                    self.tell_systems(now);
                 }
             }
         }
@@ -279,6 +287,7 @@ impl Cluster {
         self.consider_draining(now);
         self.tidy_rosters(now);
         self.expire_deferred(now);
+        self.expire_recalls(now);
     }
 
     /// What follows from anything that has happened.
@@ -289,8 +298,9 @@ impl Cluster {
         for room in std::mem::take(&mut self.touched) {
             self.settle_trunks(now, &room);
         }
-        if std::mem::take(&mut self.systems_changed) {
-            self.tell_systems(now);
+        if std::mem::take(&mut self.systems_changed) && !self.systems_due {
+            self.systems_due = true;
+            self.timers.set(now + SYSTEMS_AFTER, Timer::Systems);
         }
         if std::mem::take(&mut self.ranks_changed) {
             self.place_holds(now, false);

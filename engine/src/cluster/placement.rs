@@ -81,7 +81,7 @@ impl Cluster {
         }
         let is_active = self.state == SvrState::Active;
         if is_active && self.is_below_max(room) {
-            self.own.grant();
+            self.own.grant(now);
             return Some(Verdict::Accept);
         }
         if asked.hopped {
@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     fn accept_beyond(&mut self, now: Instant, asked: &Arrival, reason: &str) -> Verdict {
-        self.own.grant();
+        self.own.grant(now);
         self.decide_caller(now, What::Accept, asked, None, None, reason.to_owned());
         Verdict::Accept
     }

@@ -37,6 +37,8 @@ const JOBS_MAX: usize = 65_536;
 pub(super) struct Recall {
     waiting: VecDeque<Job>,
     calls: BTreeMap<(String, String), Call>,
+    /// When the next are called.
+    next: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,14 +77,16 @@ impl Cluster {
         let Some(user) = conference.users.get(&key) else {
             return;
         };
-        if !user.is_present() || user.user.reach.is_none() {
+        // A phone that does not know Replaces would refuse the call.
+        let replaces = user.user.reach.as_ref().is_some_and(|reach| reach.replaces);
+        if !user.is_present() || !replaces {
             return;
         }
-        let serving = self.serving();
+        // In its next life a server knows nothing of its last.
+        let mut serving = self.serving();
+        serving.remove(&dead);
         let holders: BTreeSet<SvrId> = conference.holders();
-        let holders = holders
-            .into_iter()
-            .filter(|id| *id != dead && serving.contains(id));
+        let holders = holders.into_iter().filter(|id| serving.contains(id));
         let chosen = holders.max_by_key(|id| hash(&[&user.user.entity, endpoint, id.as_str()]));
         let is_ours = match chosen {
             Some(chosen) => chosen == own,
@@ -96,12 +100,19 @@ impl Cluster {
                 attempt: 1,
                 at: now,
             });
-            self.timers.set(now, Timer::Pace);
+            self.pace_at(now);
         }
     }
 
-    /// Calls the next.
-    pub(super) fn pace_recalls(&mut self, now: Instant) {
+    fn pace_at(&mut self, at: Instant) {
+        if self.recall.next.is_none_or(|next| at < next) {
+            self.recall.next = Some(at);
+            self.timers.set(at, Timer::Recall);
+        }
+    }
+
+    /// Each second: calls that are neither taken nor refused have failed.
+    pub(super) fn expire_recalls(&mut self, now: Instant) {
         let is_late = |(_, call): &(&(String, String), &Call)| now >= call.until;
         let late: Vec<_> = self
             .recall
@@ -113,6 +124,14 @@ impl Cluster {
         for (room, endpoint) in late {
             self.on_taken_over(now, &room, &endpoint, 510);
         }
+    }
+
+    /// Calls the next.
+    pub(super) fn pace_recalls(&mut self, now: Instant) {
+        if self.recall.next.is_none_or(|next| now < next) {
+            return;
+        }
+        self.recall.next = None;
         for _ in 0..CALLS_PER_PACE {
             let Some(at) = self.recall.waiting.iter().position(|job| job.at <= now) else {
                 break;
@@ -121,8 +140,9 @@ impl Cluster {
                 self.recall_user(now, job);
             }
         }
-        if !self.recall.waiting.is_empty() {
-            self.timers.set(now + PACE, Timer::Pace);
+        let next = self.recall.waiting.iter().map(|job| job.at).min();
+        if let Some(next) = next {
+            self.pace_at(next.max(now + PACE));
         }
     }
 
@@ -203,7 +223,7 @@ impl Cluster {
             return false;
         };
         let shard = self.shard_for(&job.room);
-        self.own.grant();
+        self.own.grant(now);
         let key = (job.room.clone(), job.endpoint.clone());
         let until = now + CALL_FOR;
         self.recall.calls.insert(key, Call { job, asker, until });
@@ -323,8 +343,9 @@ impl Cluster {
         } else if job.attempt < ATTEMPTS && self.recall.waiting.len() < JOBS_MAX {
             job.attempt += 1;
             job.at = now + AGAIN_AFTER;
-            self.timers.set(job.at, Timer::Pace);
+            let at = job.at;
             self.recall.waiting.push_back(job);
+            self.pace_at(at);
         }
     }
 }

@@ -447,11 +447,7 @@ impl Cluster {
         }
         let since = *self.reserve.loaded.get_or_insert(now);
         let own = self.config.svr_id;
-        let rank = self
-            .serving()
-            .into_iter()
-            .take_while(|id| *id != own)
-            .count() as u32;
+        let rank = self.serving().range(..own).count() as u32;
         if now >= since + GROW_AFTER + GROW_STAGGER * rank && !self.is_adding(now) {
             let percent = (100.0 * load / max) as u32;
             self.add_reserved(

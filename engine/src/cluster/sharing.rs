@@ -51,6 +51,10 @@ impl Cluster {
             return;
         }
         let own = self.config.svr_id;
+        let key = (room.to_owned(), user.endpoint.clone());
+        if !self.rosters.local.contains_key(&key) {
+            self.own.join();
+        }
         let conference = self.conference_here(now, room);
         let had_part = conference.shards().contains(&shard);
         if conference.object.is_deleted {
@@ -82,6 +86,7 @@ impl Cluster {
     pub(super) fn on_user_gone(&mut self, now: Instant, room: &str, endpoint: &str) {
         let own = self.config.svr_id;
         if let Some(removed) = self.rosters.remove(now, room, own, endpoint) {
+            self.own.leave();
             self.distribute_gone(room, own, endpoint, removed.shard);
             self.changed(now, room, Some((endpoint, &removed.user.entity)));
         }

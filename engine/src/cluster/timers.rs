@@ -29,8 +29,12 @@ pub(super) enum Timer {
     Claim,
     /// A trunk of this conference may be tried again.
     Trunk(String),
-    /// The next users are moved or called back.
-    Pace,
+    /// The next users are moved to other servers.
+    Move,
+    /// The next users of dead servers are called.
+    Recall,
+    /// Peers are told whom this server sees.
+    Systems,
 }
 
 #[derive(Clone, Debug, Default)]
