@@ -88,6 +88,9 @@ impl Cluster {
         if let Some(removed) = self.rosters.remove(now, room, own, endpoint) {
             self.own.leave();
             self.distribute_gone(room, own, endpoint, removed.shard);
+            if let Some(shard) = removed.shard {
+                self.take_away(room, shard);
+            }
             self.changed(now, room, Some((endpoint, &removed.user.entity)));
         }
     }
@@ -96,6 +99,7 @@ impl Cluster {
         if !watched {
             if let Some(conference) = self.rosters.get_mut(room) {
                 conference.watched.remove(&shard);
+                self.take_away(room, shard);
             }
             return;
         }
@@ -123,6 +127,25 @@ impl Cluster {
         if conference.object.locked {
             let (room, locked) = (name, true);
             let order = Order::Lock { room, locked };
+            self.outputs.push_back(Output::Order { shard, order });
+        }
+    }
+
+    /// A shard that has lost its part forgets everybody: it would not hear of those who leave.
+    fn take_away(&mut self, room: &str, shard: usize) {
+        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
+        else {
+            return;
+        };
+        if conference.shards().contains(&shard) {
+            return;
+        }
+        for (svr_id, endpoint) in conference.users.keys() {
+            let order = Order::RemoteGone {
+                room: name.clone(),
+                svr_id: *svr_id,
+                endpoint: endpoint.clone(),
+            };
             self.outputs.push_back(Output::Order { shard, order });
         }
     }
@@ -299,6 +322,7 @@ impl Cluster {
         object: Option<Object>,
         has_users: bool,
     ) {
+        let is_told = object.is_some();
         let object = object.unwrap_or(Object {
             // By the paper alone: who tells of it first owns it.
             owner: from,
@@ -309,7 +333,7 @@ impl Cluster {
             subject: None,
             is_deleted: false,
         });
-        let own = self.config.svr_id;
+        let (own, told) = (self.config.svr_id, object.clone());
         let Some(known) = self.rosters.get_mut(room) else {
             if self.rosters.has_space() && (!object.is_deleted || has_users) {
                 let conference = Conference::new(object, now);
@@ -319,6 +343,10 @@ impl Cluster {
         };
         let before = known.object.clone();
         if !known.object.merge(object) {
+            if is_told && known.object != told {
+                // The peer has missed something, and perhaps so have others.
+                self.changed(now, room, None);
+            }
             return;
         }
         let has_local = known.users.keys().any(|(id, _)| *id == own);

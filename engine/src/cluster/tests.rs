@@ -1,5 +1,6 @@
 //! The rules of several servers against each other, with callers and foci that do what they are told.
 
+mod chaos;
 mod net;
 mod rules;
 mod service;

@@ -514,7 +514,10 @@ fn told(element: &Element) -> String {
                 let users = users.map(|user| format!("{}:{:?}", user.endpoint, user.status));
                 format!("{} {:?}", room.conf_obj_id, users.collect::<Vec<_>>())
             });
-            format!("{kind} of {systems} servers, {}", rooms.collect::<Vec<_>>().join("; "))
+            format!(
+                "{kind} of {systems} servers, {}",
+                rooms.collect::<Vec<_>>().join("; ")
+            )
         }
         other => format!("{other:?}"),
     }

@@ -9,7 +9,7 @@ fn count_redirects(net: &Net, at: &str) -> usize {
 }
 
 /// All servers, and all their shards with a part, know the same users.
-fn check_agreement(net: &Net, name: &str) {
+pub(super) fn check_agreement(net: &Net, name: &str) {
     let all: BTreeSet<(SvrId, String)> = net
         .servers
         .iter()
