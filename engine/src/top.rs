@@ -1,8 +1,8 @@
 //! `plenum top`: the server's status page in the terminal, once a second.
 //!
 //! ```text
-//! fetcher thread ──GET /api/v1/status──> Status ──channel──> this thread ──draw──> terminal
-//!                                                            keys ──────┘
+//! fetcher thread ──GET /api/v1/status────> Page ──channel──> this thread ──draw──> terminal
+//!                ──GET /api/v1/decisions──>                  keys ──────┘
 //! ```
 //! Fetching has its own thread so that a server that hangs does not hold up the `q` key. What it
 //! looks like is in `view.rs`.
@@ -18,10 +18,12 @@ use std::{
 };
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use ureq::Agent;
 
 use crate::admin::Status;
-use view::View;
+use view::{DECISIONS_MAX, View};
 
 /// How often the view is renewed; the server measures no more often.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,9 +88,9 @@ pub fn run(http: &str, once: bool) -> Result<(), TopError> {
 }
 
 /// The view as text, without colours and trailing spaces.
-fn plain(status: &Status) -> String {
+fn plain(page: &Page) -> String {
     let view = View {
-        status,
+        page,
         notice: None,
         scrolled: 0,
     };
@@ -102,10 +104,29 @@ fn plain(status: &Status) -> String {
     text
 }
 
-/// Where the status comes from.
+/// What the server shows.
+#[derive(Debug)]
+struct Page {
+    status: Status,
+    /// The latest last.
+    decisions: Vec<DecisionLine>,
+}
+
+/// A decision of `/api/v1/decisions`, as far as it fits on a line.
+#[derive(Debug, Clone, Deserialize)]
+struct DecisionLine {
+    at_ms: u64,
+    what: String,
+    room: Option<String>,
+    who: Option<String>,
+    server: Option<String>,
+    reason: String,
+}
+
+/// Where the page comes from.
 struct Source {
     agent: Agent,
-    url: String,
+    base: String,
 }
 
 impl Source {
@@ -123,21 +144,26 @@ impl Source {
             .build();
         Self {
             agent: config.into(),
-            url: format!("{}/api/v1/status", base.trim_end_matches('/')),
+            base: base.trim_end_matches('/').to_owned(),
         }
     }
 
-    fn fetch(&self) -> Result<Status, TopError> {
-        self.try_fetch().map_err(|reason| TopError::Unreachable {
-            url: self.url.clone(),
+    fn fetch(&self) -> Result<Page, TopError> {
+        let url = format!("{}/api/v1/status", self.base);
+        let status = self.read(&url).map_err(|reason| TopError::Unreachable {
+            url: url.clone(),
             reason: reason.replace('\n', " "),
-        })
+        })?;
+        let url = format!("{}/api/v1/decisions?last={DECISIONS_MAX}", self.base);
+        // A page without them is better than none.
+        let decisions = self.read(&url).unwrap_or_default();
+        Ok(Page { status, decisions })
     }
 
-    fn try_fetch(&self) -> Result<Status, String> {
+    fn read<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
         let mut response = self
             .agent
-            .get(&self.url)
+            .get(url)
             .call()
             .map_err(|error| error.to_string())?;
         let body = response.body_mut().with_config().limit(STATUS_LEN_MAX);
@@ -146,7 +172,7 @@ impl Source {
     }
 }
 
-fn fetch_until_closed(source: &Source, sender: &Sender<Result<Status, TopError>>) {
+fn fetch_until_closed(source: &Source, sender: &Sender<Result<Page, TopError>>) {
     loop {
         thread::sleep(REFRESH_INTERVAL);
         if sender.send(source.fetch()).is_err() {
@@ -157,14 +183,14 @@ fn fetch_until_closed(source: &Source, sender: &Sender<Result<Status, TopError>>
 
 fn show(
     terminal: &mut ratatui::DefaultTerminal,
-    mut status: Status,
-    receiver: &Receiver<Result<Status, TopError>>,
+    mut page: Page,
+    receiver: &Receiver<Result<Page, TopError>>,
 ) -> Result<(), TopError> {
     let mut notice = None;
     let mut scrolled = 0usize;
     loop {
         let view = View {
-            status: &status,
+            page: &page,
             notice: notice.as_deref(),
             scrolled,
         };
@@ -175,7 +201,7 @@ fn show(
                     Some(Action::Quit) => return Ok(()),
                     Some(Action::Up) => scrolled = scrolled.saturating_sub(1),
                     Some(Action::Down) => {
-                        scrolled = (scrolled + 1).min(status.cores.len().saturating_sub(1))
+                        scrolled = (scrolled + 1).min(page.status.cores.len().saturating_sub(1))
                     }
                     None => {}
                 },
@@ -183,7 +209,7 @@ fn show(
             }
         }
         match receiver.recv_timeout(KEY_INTERVAL) {
-            Ok(Ok(next)) => (status, notice) = (next, None),
+            Ok(Ok(next)) => (page, notice) = (next, None),
             Ok(Err(error)) => notice = Some(error.to_string()),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
@@ -247,8 +273,10 @@ mod tests {
     #[test]
     fn the_documented_page_is_read() {
         let (url, server) = answer_once(view::tests::STATUS.to_owned());
-        let status = Source::new(&url).fetch().unwrap();
-        assert_eq!(status, view::tests::status());
+        // Who has no decisions to show is shown without.
+        let page = Source::new(&url).fetch().unwrap();
+        assert_eq!(page.status, view::tests::page().status);
+        assert!(page.decisions.is_empty());
         assert!(
             server
                 .join()
@@ -290,7 +318,7 @@ mod tests {
 
     #[test]
     fn plain_text_is_the_same_view() {
-        let text = plain(&view::tests::status());
+        let text = plain(&view::tests::page());
         assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
         for expected in [
             "plenum A",
@@ -300,6 +328,7 @@ mod tests {
             "429.0",
             "sip:cfw@127.0.0.1:5070",
             "free",
+            "at the maximum",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }

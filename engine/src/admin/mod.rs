@@ -17,7 +17,7 @@
 //! | `DELETE /api/v1/conferences/{id}/participants/{entity}` | 200; he is sent BYE, wherever he is |
 //! | `PUT /api/v1/conferences/{id}/expected` | 200; room is kept for `{"participants": N}` |
 //! | `POST /api/v1/conferences/{id}/lock`, `/unlock` | 200; nobody new gets in, or does again |
-//! | `GET /api/v1/decisions` | [`Decision`]s, the latest last |
+//! | `GET /api/v1/decisions?last=N` | [`Decision`]s, the latest last |
 //! | `GET /api/v1/trace?call=ID&room=NAME&seconds=N` | SIP messages as they come, a [`Line`](crate::trace::Line) of JSON each |
 //! | `POST /api/v1/drain` | 202; no new calls from now on. A server alone ends when the last has gone; one of several gives its users away and stands by |
 //! | `POST /api/v1/undrain` | 202; calls are taken again |

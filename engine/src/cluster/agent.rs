@@ -15,7 +15,7 @@ mod connection;
 mod hooks;
 mod tls;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -24,7 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cfw::SvrId;
 use cfw::dist_conf::load::SvrState;
+use cfw::dist_conf::message::ReservedState;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -34,6 +36,8 @@ pub use tls::TlsIdentity;
 
 use super::hub::{self, ConnId, Hub};
 use super::{Input, LocalLoad, Output as Act};
+use crate::focus::RoomName;
+use crate::focus::liaison::{Order, Report};
 use crate::meters::{ClusterMeters, Meters, ServerLoad, ServerState, State};
 use crate::shard::core::stream_holder;
 use crate::shard::mailbox::{HubQuery, Mail, Mailboxes, Outbox};
@@ -165,8 +169,10 @@ struct Running {
     next_load: Instant,
     told: LocalLoad,
     next_show: Instant,
+    /// Calls between this server's conferences and those of others.
+    trunks: HashSet<(RoomName, SvrId)>,
     /// Orders for each shard, posted together.
-    orders: Vec<Vec<crate::focus::liaison::Order>>,
+    orders: Vec<Vec<Order>>,
 }
 
 impl Running {
@@ -196,6 +202,7 @@ impl Running {
             next_load: now,
             told: LocalLoad::default(),
             next_show: now,
+            trunks: HashSet::new(),
         })
     }
 
@@ -278,6 +285,7 @@ impl Running {
                 Mail::FlowFailed { flow } => self.hub.handle_flow_failed(now, flow),
                 Mail::Reports { from, reports } => {
                     for report in reports {
+                        self.count_trunk(&report);
                         let shard = usize::from(from.0);
                         self.hub.handle(now, Input::Report { shard, report });
                     }
@@ -289,6 +297,17 @@ impl Running {
                 // Of shards among themselves.
                 _ => {}
             }
+        }
+    }
+
+    fn count_trunk(&mut self, report: &Report) {
+        if let Report::Trunk { room, peer, up } = report {
+            let trunk = (room.clone(), *peer);
+            match up {
+                true => self.trunks.insert(trunk),
+                false => self.trunks.remove(&trunk),
+            };
+            self.cluster_meters.trunks.set(self.trunks.len() as u64);
         }
     }
 
@@ -438,9 +457,13 @@ impl Running {
         let servers = cluster.servers(now);
         let in_cluster = self.has_others || !servers.is_empty();
         self.state.set_in_cluster(in_cluster);
+        let reserved = cluster.reserved();
+        let free = reserved.iter();
+        let free = free.filter(|server| server.state == ReservedState::Free);
+        self.cluster_meters.reserved_free.set(free.count() as u64);
         self.board.show(Glimpse {
             at: Some(now),
-            reserved: cluster.reserved(),
+            reserved,
             servers,
         });
     }

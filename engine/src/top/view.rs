@@ -28,7 +28,8 @@ use ratatui::{
 
 use cfw::SvrId;
 
-use crate::admin::{CoreStatus, Status};
+use super::Page;
+use crate::admin::CoreStatus;
 use crate::meters::Phase;
 
 /// Cells of a bar: so many that a core's line fills a terminal of 80 columns.
@@ -43,9 +44,12 @@ const CORES_HEIGHT_MIN: usize = 2;
 const BUSY_WARN: f64 = 0.6;
 const BUSY_HIGH: f64 = 0.85;
 
+/// Decisions shown.
+pub(super) const DECISIONS_MAX: usize = 5;
+
 /// One screen.
 pub(super) struct View<'a> {
-    pub status: &'a Status,
+    pub page: &'a Page,
     /// Why the status is old, if it is.
     pub notice: Option<&'a str>,
     /// Cores scrolled past.
@@ -56,7 +60,11 @@ impl View<'_> {
     /// The whole view in a buffer just high enough.
     pub(super) fn draw_alone(&self, width: u16) -> Buffer {
         // Header, blank, and the tables with their headings; without the line of keys.
-        let height = 4 + self.status.cores.len() + self.phases_height() + self.cluster_height();
+        let height = 4
+            + self.page.status.cores.len()
+            + self.phases_height()
+            + self.cluster_height()
+            + self.decisions_height();
         let area = Rect::new(0, 0, width, u16::try_from(height).unwrap_or(u16::MAX));
         let mut buffer = Buffer::empty(area);
         self.draw_body(area, &mut buffer);
@@ -66,17 +74,18 @@ impl View<'_> {
     fn draw_body(&self, area: Rect, buffer: &mut Buffer) {
         let height = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX);
         // A small terminal shows the cores rather than their ledger.
-        let fixed = 3 + CORES_HEIGHT_MIN + self.cluster_height();
+        let fixed = 3 + CORES_HEIGHT_MIN + self.cluster_height() + self.decisions_height();
         let phases_height = self
             .phases_height()
             .min(usize::from(area.height).saturating_sub(fixed));
-        let [title, load, _, cores, phases, cluster] = Layout::vertical([
+        let [title, load, _, cores, phases, cluster, decisions] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Fill(1),
             Constraint::Max(height(phases_height)),
             Constraint::Max(height(self.cluster_height())),
+            Constraint::Max(height(self.decisions_height())),
         ])
         .areas(area);
         self.draw_title(title, buffer);
@@ -86,10 +95,13 @@ impl View<'_> {
         if self.cluster_height() > 0 {
             self.cluster().render(below_blank(cluster), buffer);
         }
+        if self.decisions_height() > 0 {
+            self.decisions().render(below_blank(decisions), buffer);
+        }
     }
 
     fn draw_title(&self, area: Rect, buffer: &mut Buffer) {
-        let status = self.status;
+        let status = &self.page.status;
         let state = match status.state.as_str() {
             "active" => status.state.as_str().green(),
             _ => status.state.as_str().yellow(),
@@ -111,7 +123,7 @@ impl View<'_> {
     }
 
     fn draw_load(&self, area: Rect, buffer: &mut Buffer) {
-        let load = &self.status.load;
+        let load = &self.page.status.load;
         let share = f64::from(load.current) / f64::from(load.max.max(1));
         let color = if share >= 1.0 {
             Color::Red
@@ -146,7 +158,12 @@ impl View<'_> {
             number => right(number.to_owned()),
         }));
         Table::new(
-            self.status.cores.iter().skip(self.scrolled).map(core_row),
+            self.page
+                .status
+                .cores
+                .iter()
+                .skip(self.scrolled)
+                .map(core_row),
             widths,
         )
         .header(heading.reversed())
@@ -156,20 +173,26 @@ impl View<'_> {
     /// Where each core's time went: a blank line, a heading and as many cores as are in the table above,
     /// but no more than leave room for that.
     fn phases_height(&self) -> usize {
-        2 + self.status.cores.len().min(PHASE_ROWS_MAX)
+        2 + self.page.status.cores.len().min(PHASE_ROWS_MAX)
     }
 
     fn phases(&self) -> Table<'_> {
         let names = Phase::ALL.map(Phase::name);
         let widths = names.map(|name| Constraint::Length(name.len().max("100.0".len()) as u16));
         let heading = names.map(|name| right(name.to_owned()));
-        let rows = self.status.cores.iter().skip(self.scrolled).map(|core| {
-            let shares = Phase::ALL.map(|phase| {
-                let share = core.phases.get(phase.name()).copied().unwrap_or(0.0);
-                right(format!("{:.1}", share * 1e2))
+        let rows = self
+            .page
+            .status
+            .cores
+            .iter()
+            .skip(self.scrolled)
+            .map(|core| {
+                let shares = Phase::ALL.map(|phase| {
+                    let share = core.phases.get(phase.name()).copied().unwrap_or(0.0);
+                    right(format!("{:.1}", share * 1e2))
+                });
+                Row::new(once(Cell::from(core.core.to_string())).chain(shares))
             });
-            Row::new(once(Cell::from(core.core.to_string())).chain(shares))
-        });
         let heading = once(Cell::from("core"))
             .chain(heading)
             .chain(once(Cell::from("%")));
@@ -185,17 +208,59 @@ impl View<'_> {
 
     /// Peers and reserved servers: a blank line, a heading and a line each, or nothing.
     fn cluster_height(&self) -> usize {
-        let cluster = &self.status.cluster;
+        let cluster = &self.page.status.cluster;
         match cluster.servers.len() + cluster.reserved.len() {
             0 => 0,
             servers => servers + 2,
         }
     }
 
+    /// The last decisions: a blank line, a heading and a line each, or nothing.
+    fn decisions_height(&self) -> usize {
+        match self.page.decisions.len() {
+            0 => 0,
+            decisions => decisions.min(DECISIONS_MAX) + 2,
+        }
+    }
+
+    fn decisions(&self) -> Table<'_> {
+        let widths = [
+            Constraint::Length(8),
+            Constraint::Length(8),
+            Constraint::Length(12),
+            Constraint::Length(8),
+            Constraint::Fill(2),
+            Constraint::Fill(3),
+        ];
+        let heading = ["at", "decision", "room", "server", "who", "why"];
+        let first = self.page.decisions.len().saturating_sub(DECISIONS_MAX);
+        let rows = self.page.decisions[first..].iter().map(|decision| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            Row::new([
+                Cell::from(time_of_day(decision.at_ms)),
+                Cell::from(decision.what.as_str()),
+                Cell::from(text(&decision.room)),
+                Cell::from(text(&decision.server)),
+                Cell::from(text(&decision.who)),
+                Cell::from(decision.reason.as_str()),
+            ])
+        });
+        Table::new(rows, widths)
+            .header(Row::new(heading).reversed())
+            .column_spacing(1)
+    }
+
     fn cluster(&self) -> Table<'_> {
-        let ids = self.status.cluster.servers.iter().map(|peer| &peer.svr_id);
+        let ids = self
+            .page
+            .status
+            .cluster
+            .servers
+            .iter()
+            .map(|peer| &peer.svr_id);
         let ids = ids.chain(
-            self.status
+            self.page
+                .status
                 .cluster
                 .reserved
                 .iter()
@@ -214,7 +279,7 @@ impl View<'_> {
             Constraint::Length(9),
             Constraint::Fill(2),
         ];
-        let cluster = &self.status.cluster;
+        let cluster = &self.page.status.cluster;
         let peers = cluster.servers.iter().map(|peer| {
             Row::new([
                 Cell::from(peer.svr_id.as_str()),
@@ -307,6 +372,17 @@ fn percent(share: f64) -> String {
     format!("{:3.0} %", share * 100.0)
 }
 
+/// `13:02:03`, UTC.
+fn time_of_day(at_ms: u64) -> String {
+    let seconds = at_ms / 1_000;
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3_600 % 24,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
 /// `1:02:03`, with days before it when there are any.
 fn uptime(seconds: u64) -> String {
     let clock = format!(
@@ -336,8 +412,14 @@ pub(super) mod tests {
         "cluster":{"servers":[{"svr_id":"B","uri":"sip:cfw@127.0.0.1:5070","state":"active","load":12,"max":500,"min":50,"age_ms":310}],
                    "reserved":[{"svr_id":"C","uri":"sip:cfw@127.0.0.1:5080","state":"free"}]}}"#;
 
-    pub(in super::super) fn status() -> Status {
-        simd_json::from_slice(&mut STATUS.as_bytes().to_vec()).unwrap()
+    pub(in super::super) const DECISIONS: &str = r#"[{"at_ms":1700000000250,"what":"redirect","room":"blue","who":"sip:alice@example.org",
+        "server":"B","status":302,"reason":"at the maximum","seen":[]}]"#;
+
+    pub(in super::super) fn page() -> Page {
+        Page {
+            status: simd_json::from_slice(&mut STATUS.as_bytes().to_vec()).unwrap(),
+            decisions: simd_json::from_slice(&mut DECISIONS.as_bytes().to_vec()).unwrap(),
+        }
     }
 
     fn drawn(view: View<'_>, width: u16, height: u16) -> Terminal<TestBackend> {
@@ -350,15 +432,15 @@ pub(super) mod tests {
 
     #[test]
     fn one_screen() {
-        let status = status();
+        let page = page();
         let terminal = drawn(
             View {
-                status: &status,
+                page: &page,
                 notice: None,
                 scrolled: 0,
             },
             80,
-            13,
+            16,
         );
         let lines: Vec<String> = terminal
             .backend()
@@ -388,6 +470,9 @@ pub(super) mod tests {
                 "server  state           load     of max      heard  uri",
                 "B       active            12        500      0.3 s  sip:cfw@127.0.0.1:5070",
                 "C       free               -          -          -  sip:cfw@127.0.0.1:5080",
+                "",
+                "at       decision room         server   who              why",
+                "22:13:20 redirect blue         B        sip:alice@exampl at the maximum",
                 "q quit   up, down scroll",
             ]
         );
@@ -395,11 +480,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_server_that_went_away_is_said_so() {
-        let status = status();
+        let page = page();
         let notice = "no status from http://127.0.0.1:8080: connection refused";
         let terminal = drawn(
             View {
-                status: &status,
+                page: &page,
                 notice: Some(notice),
                 scrolled: 0,
             },
@@ -414,21 +499,21 @@ pub(super) mod tests {
 
     #[test]
     fn many_cores_scroll_and_small_terminals_do_not_panic() {
-        let mut status = status();
-        status.cores = (0..200)
+        let mut page = page();
+        page.status.cores = (0..200)
             .map(|core| CoreStatus {
                 core,
-                ..status.cores[0].clone()
+                ..page.status.cores[0].clone()
             })
             .collect();
         let terminal = drawn(
             View {
-                status: &status,
+                page: &page,
                 notice: None,
                 scrolled: 150,
             },
             80,
-            12,
+            15,
         );
         let buffer = terminal.backend().buffer();
         let first_core: String = (0..4).map(|x| buffer[(x, 4)].symbol()).collect();
@@ -436,7 +521,7 @@ pub(super) mod tests {
         for (width, height) in [(1, 1), (10, 3), (30, 5), (200, 2)] {
             drawn(
                 View {
-                    status: &status,
+                    page: &page,
                     notice: None,
                     scrolled: 0,
                 },

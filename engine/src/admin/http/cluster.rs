@@ -1,7 +1,7 @@
 //! Conferences as all servers have them, and what the operator wants of the cluster.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
@@ -147,9 +147,26 @@ async fn expect(
     order(&shared, Wanted::Expect { room, participants }).await
 }
 
-async fn decisions(State(shared): State<Shared>) -> Result<Json<Vec<Decision>>, Failure> {
+#[derive(Deserialize)]
+struct DecisionsQuery {
+    /// Only so many, the latest ones. Text, so that what is no number gets our answer.
+    last: Option<String>,
+}
+
+async fn decisions(
+    State(shared): State<Shared>,
+    Query(query): Query<DecisionsQuery>,
+) -> Result<Json<Vec<Decision>>, Failure> {
+    let last = query.last.map(|text| text.parse::<usize>()).transpose();
+    let last = last.map_err(|_| {
+        let reason = "last is a whole number".to_owned();
+        Failure(StatusCode::BAD_REQUEST, reason)
+    })?;
     let decisions = answers(vec![shared.admin.shards.decisions()]).await?;
-    Ok(Json(decisions.into_iter().flatten().collect()))
+    let mut decisions: Vec<Decision> = decisions.into_iter().flatten().collect();
+    let unwanted = decisions.len().saturating_sub(last.unwrap_or(usize::MAX));
+    decisions.drain(..unwanted);
+    Ok(Json(decisions))
 }
 
 #[derive(Serialize)]

@@ -468,7 +468,10 @@ fn what_the_operator_wants_reaches_the_cluster() {
 #[test]
 fn decisions_are_told_with_their_reason() {
     let server = Fixture::start();
-    let (code, text) = server.get("/api/v1/decisions");
+    assert_eq!(server.get("/api/v1/decisions?last=x").0, 400);
+    let none = (200, "[]".to_owned());
+    assert_eq!(server.get("/api/v1/decisions?last=0"), none);
+    let (code, text) = server.get("/api/v1/decisions?last=2");
     assert_eq!(
         (code, text.as_str()),
         (
