@@ -88,8 +88,7 @@ fn a_server_that_ends_says_so_and_is_not_held_up() {
 fn channels_speak_tls_between_those_whose_fingerprints_match() {
     // Who signed it does not matter: SDP tells the fingerprint.
     let files = Authority::new("cluster-channel").sign("server");
-    let certificate = format!("sip.tls.certificate={}", files.pem.display());
-    let key = format!("sip.tls.key={}", files.key.display());
+    let [certificate, key] = files.sets();
     let (first, second) = pair(&["cluster.tls=true", &certificate, &key]);
     assert!(first.log().contains("tls=true"), "{}", first.log());
     drop(second);
