@@ -2,21 +2,20 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sip::{ListenerIdentity, Transport};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::oneshot;
 
 use crate::admin::{Admin, AdminThread, ClusterView, ConferenceView, ShardQueries};
-use crate::cluster::agent::{self, Agent, Board, TlsIdentity};
-use crate::cluster::hub::{self, Place};
+use crate::cluster::agent::Board;
 use crate::cluster::{self, Decision, Wanted};
-use crate::config::{Config, ConfigError, Redirect, SipListen};
+use crate::config::{Config, ConfigError, SipListen};
 use crate::focus::{Access, RoomName};
 use crate::io::tls::Tls;
 use crate::limits;
@@ -31,6 +30,10 @@ use crate::shard::run::{Plan, Sockets};
 use crate::shard::{ShardIndex, guard, run};
 use crate::trace::{Batch, Watchers};
 
+mod joining;
+
+use joining::{Joining, bind_channels};
+
 /// Bursts of SIP that a shard cannot read at once wait in the kernel: 4 MiB is about 2,000 INVITEs.
 const SIP_BUFFER: usize = 4 << 20;
 
@@ -42,9 +45,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Calls and transactions one shard keeps; a call costs some kilobytes, so this bounds memory, not ambition.
 const CALLS_MAX: usize = 200_000;
-
-/// Dialogs of control channels: more servers than a full mesh can have.
-const CHANNELS_MAX: usize = 4_096;
 
 /// The kernel takes apart the rings of a server that has just ended, and frees its addresses, in its own
 /// time; a restart waits this long for it.
@@ -302,7 +302,7 @@ impl Control {
     /// are moved to other servers meanwhile.
     fn drain_and_end(&self) {
         let began = self.drains.load(Ordering::Relaxed);
-        let is_first = began % 2 == 0
+        let is_first = began.is_multiple_of(2)
             && self
                 .drains
                 .compare_exchange(began, began + 1, Ordering::Relaxed, Ordering::Relaxed)
@@ -417,7 +417,7 @@ impl ShardQueries for Control {
 
     fn undrain(&self) {
         let began = self.drains.load(Ordering::Relaxed);
-        if began % 2 == 1 {
+        if !began.is_multiple_of(2) {
             let next = self.drains.fetch_add(1, Ordering::Relaxed);
             tracing::info!(number = next, "not draining any more");
             self.tell_all(|| Mail::Undrain);
@@ -442,131 +442,6 @@ impl ShardQueries for Control {
     fn decisions(&self) -> oneshot::Receiver<Vec<Decision>> {
         self.ask_hub(|reply| HubQuery::Decisions { reply })
     }
-}
-
-/// What this server's place in the cluster is made of.
-struct Joining {
-    listener: TcpListener,
-    mailboxes: Mailboxes,
-    load: Arc<ServerLoad>,
-    state: Arc<ServerState>,
-    meters: Arc<Meters>,
-    cluster_meters: Arc<ClusterMeters>,
-    board: Arc<Board>,
-    quiet: Arc<[AtomicBool]>,
-    seed: u64,
-}
-
-impl Joining {
-    /// Starts the cluster's thread; from now on calls are taken.
-    fn join(self, config: &Config) -> Result<Agent, ServeError> {
-        let files = config.sip.tls.certificate.as_ref();
-        let tls = files
-            .filter(|_| config.cluster.tls)
-            .map(TlsIdentity::load)
-            .transpose()
-            .map_err(|error| ServeError::Start(error.to_string()))?;
-        let listening = self.listener.local_addr();
-        let listening = listening.map_err(|error| ServeError::Start(error.to_string()))?;
-        let place = Place {
-            address: channels_address(config, listening.ip())?,
-            port: listening.port(),
-            fingerprint: tls.as_ref().map(TlsIdentity::fingerprint),
-        };
-        tracing::info!(%listening, tls = tls.is_some(), "control channels");
-        let hub = hub::Config {
-            cluster: cluster_config(config, self.mailboxes.shards()),
-            epoch: agent::epoch(),
-            sip: sip::Config {
-                focus: false,
-                calls_max: CHANNELS_MAX,
-                ..sip_config(config, self.mailboxes.hub(), self.seed)
-            },
-            seed: self.seed.rotate_left(32),
-            trusted: config.cluster.trusted.clone(),
-            place,
-        };
-        let plan = agent::Plan {
-            hub,
-            mailboxes: self.mailboxes,
-            load: self.load,
-            state: self.state,
-            meters: self.meters,
-            cluster_meters: self.cluster_meters,
-            board: self.board,
-            quiet: self.quiet,
-            listener: self.listener,
-            tls,
-            start_hook: config.cluster.start_hook.clone(),
-            stop_hook: config.cluster.stop_hook.clone(),
-            has_others: !config.cluster.peers.is_empty() || !config.cluster.reserved.is_empty(),
-        };
-        Agent::spawn(plan).map_err(|error| ServeError::Start(error.to_string()))
-    }
-}
-
-/// The rules' part of the configuration.
-fn cluster_config(config: &Config, shards: usize) -> cluster::Config {
-    // Servers reach one another as they listen: over UDP, if that is there.
-    let carries = |transport: Transport| {
-        let mut listen = config.sip.listen.iter();
-        listen.position(|listen| listen.transport == transport)
-    };
-    let listener = [Transport::Udp, Transport::Tcp, Transport::Tls]
-        .into_iter()
-        .find_map(carries)
-        .unwrap_or(0);
-    let transport = config.sip.listen[listener].transport.uri_parameter();
-    let transport = transport.map_or_else(String::new, |name| format!(";transport={name}"));
-    let address = public_address(config, listener);
-    let own = &config.cluster;
-    cluster::Config {
-        svr_id: config.server.id,
-        uri: format!("sip:{address}{transport}"),
-        cfw_uri: format!("sip:{}@{address}{transport}", RoomName::CONTROL),
-        started: SystemTime::now(),
-        shards,
-        peers: own.peers.clone(),
-        reserved: own.reserved.clone(),
-        relay: own.redirect == Redirect::Relay,
-        recall: own.recall,
-        standby: own.standby,
-        start_hook: own.start_hook.is_some(),
-        stop_hook: own.stop_hook.is_some(),
-        drain_after: Duration::from_secs(own.drain_after_s.into()),
-        drain_deadline: Duration::from_secs(own.drain_deadline_s.into()),
-        grow_at: own.grow_at,
-    }
-}
-
-/// Where others connect to: the advertised host, if the listening address is none to be reached at.
-fn channels_address(config: &Config, listening: IpAddr) -> Result<IpAddr, ServeError> {
-    let advertise = match &config.sip.advertise {
-        Some(advertise) if listening.is_unspecified() || config.cluster.listen.is_none() => {
-            advertise.host.trim_matches(['[', ']'])
-        }
-        _ => return Ok(listening),
-    };
-    let found = (advertise, 0).to_socket_addrs();
-    let mut found = found.map_err(|error| {
-        ServeError::Start(format!(
-            "sip.advertise: {advertise} has no address: {error}"
-        ))
-    })?;
-    found
-        .next()
-        .map(|address| address.ip())
-        .ok_or_else(|| ServeError::Start(format!("sip.advertise: {advertise} has no address")))
-}
-
-fn bind_channels(config: &Config) -> Result<TcpListener, ServeError> {
-    let any_port = SocketAddr::new(config.sip.listen[0].address.ip(), 0);
-    let address = config.cluster.listen.unwrap_or(any_port);
-    TcpListener::bind(address).map_err(|error| ServeError::Bind {
-        key: "cluster.listen",
-        address,
-        error,
-    })
 }
 
 /// Where others reach the listener: the advertised address, or the bound one.

@@ -76,6 +76,19 @@ struct Loads<'a> {
     min: u32,
 }
 
+type LoadReader = fn(&Loads<'_>) -> u32;
+
+/// Of each server.
+const LOADS: [(&str, &str, LoadReader); 3] = [
+    ("cluster_load", "Load of each server", |server| server.load),
+    ("cluster_load_max", "max-load of each server", |server| {
+        server.max
+    }),
+    ("cluster_load_min", "min-load of each server", |server| {
+        server.min
+    }),
+];
+
 impl Readings {
     pub(super) fn encode_cluster(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let meters = &self.cluster_meters;
@@ -133,16 +146,7 @@ impl Readings {
                 .encode_family(&[("state", state)])?
                 .encode_gauge(&count)?;
         }
-        let loads: [(&str, &str, fn(&Loads<'_>) -> u32); 3] = [
-            ("cluster_load", "Load of each server", |server| server.load),
-            ("cluster_load_max", "max-load of each server", |server| {
-                server.max
-            }),
-            ("cluster_load_min", "min-load of each server", |server| {
-                server.min
-            }),
-        ];
-        for (name, help, read) in loads {
+        for (name, help, read) in LOADS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for server in &servers {
                 metric
