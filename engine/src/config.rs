@@ -221,6 +221,8 @@ pub struct RoomsConfig {
     pub max_participants: u32,
     /// 1 to [`TALKERS_MAX`].
     pub max_talkers: u32,
+    /// Participants of one room on one core from which on others go to the next core; 0 = no limit.
+    pub span_at: u32,
     /// How long a caller hears ringing before the room answers, in milliseconds.
     pub answer_after_ms: u32,
     /// Rooms that exist from the start.
@@ -430,6 +432,7 @@ impl Config {
             rooms.auto_create,
             rooms.max_participants,
             rooms.max_talkers,
+            rooms.span_at,
             rooms.answer_after_ms,
             rooms.names,
             rooms.access,
@@ -713,6 +716,7 @@ impl RoomsConfig {
                 0..=u64::from(u32::MAX),
             )?,
             max_talkers: values.integer("rooms.max_talkers", 8, 1..=TALKERS_MAX)?,
+            span_at: values.integer("rooms.span_at", 1_000, 0..=u64::from(u32::MAX))?,
             answer_after_ms: values.integer("rooms.answer_after_ms", 0, 0..=ANSWER_AFTER_MS_MAX)?,
             names: values.list("rooms.names", &[], parse::room_name)?,
             access: values.parsed("rooms.access", "open", str::parse)?,

@@ -825,6 +825,7 @@ fn every_key_is_compared_on_reload() {
         "rooms.auto_create=false",
         "rooms.max_participants=1",
         "rooms.max_talkers=1",
+        "rooms.span_at=1",
         "rooms.answer_after_ms=1",
         "rooms.names=a",
         "rooms.access=authenticated",

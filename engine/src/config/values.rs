@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
 use super::ConfigError;
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 67] = [
+pub(super) const KEYS: [&str; 68] = [
     "server.id",
     "server.cores",
     "server.drain_timeout_s",
@@ -63,6 +63,7 @@ pub(super) const KEYS: [&str; 67] = [
     "rooms.auto_create",
     "rooms.max_participants",
     "rooms.max_talkers",
+    "rooms.span_at",
     "rooms.answer_after_ms",
     "rooms.names",
     "rooms.access",
