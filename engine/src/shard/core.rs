@@ -15,6 +15,7 @@ use super::arrivals::{Arrival, Arrivals, Doorman, Way};
 use super::directory::{Directory, Spread};
 use super::mailbox::{Mail, Mailboxes, Outbox, Query};
 use super::place::Placement;
+use super::span::Spans;
 use super::stage::{Moment, Stage};
 use super::view;
 use super::waits::Waits;
@@ -28,6 +29,7 @@ use crate::meters::{CoreMeters, Kind, Ledger, Meters, Phase, ServerLoad, Unwante
 use crate::trace::{Direction, Tracer, Watchers};
 
 mod orders;
+mod parts;
 
 /// SIP messages handled in one turn. More wait in the sockets, so that a flood of signalling delays
 /// media by a bounded time: 256 INVITEs of 20 µs are 5 ms.
@@ -84,6 +86,7 @@ pub struct Core<I> {
     stage: Stage<I>,
     directory: Directory,
     placement: Placement,
+    spans: Spans,
     outbox: Outbox,
     /// One per listening address; None for those with connections, which live outside.
     sip_sockets: Vec<Option<SocketId>>,
@@ -158,6 +161,7 @@ impl<I: MediaIo> Core<I> {
             stage,
             directory: Directory::default(),
             placement: Placement::new(now, shards),
+            spans: Spans::default(),
             outbox: Outbox::new(common.mailboxes.clone()),
             gate: Gate::new(&common.config.abuse, now),
             common,
@@ -341,7 +345,9 @@ impl<I: MediaIo> Core<I> {
                     };
                     return self.forward(home, mail, meters);
                 }
-                self.owner_of(now, room.as_str())
+                let owner = self.owner_of(now, room.as_str());
+                let room = room.as_str().to_owned();
+                return self.hand_to_room(now, owner, room, (flow, message), meters);
             }
             Way::Here => self.index,
         };
@@ -411,7 +417,15 @@ impl<I: MediaIo> Core<I> {
                 } => {
                     self.last_sip = Some(now);
                     let owner = self.owner_of(now, &room);
-                    self.hand_to(now, owner, flow, message, meters);
+                    self.hand_to_room(now, owner, room, (flow, message), meters);
+                }
+                Mail::SipToPart {
+                    flow,
+                    message,
+                    sought,
+                } => {
+                    self.last_sip = Some(now);
+                    self.take_part(now, sought, (flow, message), meters);
                 }
                 Mail::SipToOwner { flow, message } => {
                     self.last_sip = Some(now);
@@ -419,8 +433,9 @@ impl<I: MediaIo> Core<I> {
                 }
                 Mail::Write { flow, message } => writes.push((flow, message)),
                 Mail::FlowClosed { flow } => self.sip.handle_flow_closed(now, flow),
-                Mail::RoomOpened { room, owner } => self.directory.opened(now, &room, owner),
-                Mail::RoomClosed { room } => self.directory.closed(now, &room),
+                Mail::RoomOpened { room, owner } => self.room_opened(now, room, owner),
+                Mail::RoomClosed { room, owner } => self.directory.closed(now, &room, owner),
+                Mail::JoinPart { room, part, end } => self.stage.join_part(&room, part, *end),
                 Mail::Muted { source } => self.gate.mute(now, source),
                 Mail::Query(query) => self.answer(query),
                 Mail::Dial(order) => self.dial(now, *order, meters),
@@ -563,28 +578,6 @@ impl<I: MediaIo> Core<I> {
         }
     }
 
-    fn tell_homes(&mut self, now: Instant) {
-        let rooms = std::mem::take(&mut self.stage.incidents().rooms);
-        for (room, opened) in rooms {
-            let home = self
-                .common
-                .spread
-                .shard(room.as_bytes(), self.common.mailboxes.shards());
-            match (home == self.index, opened) {
-                (true, true) => self.directory.opened(now, &room, self.index),
-                (true, false) => self.directory.closed(now, &room),
-                (false, true) => drop(self.outbox.post(
-                    home,
-                    Mail::RoomOpened {
-                        room,
-                        owner: self.index,
-                    },
-                )),
-                (false, false) => drop(self.outbox.post(home, Mail::RoomClosed { room })),
-            }
-        }
-    }
-
     fn tell_of_muted(&mut self, meters: &CoreMeters) {
         for source in self.gate.take_muted() {
             meters.mutes.add(1);
@@ -610,6 +603,7 @@ impl<I: MediaIo> Core<I> {
     fn keep_house(&mut self, now: Instant, wall: SystemTime, meters: &CoreMeters) {
         meters.turns.add(1);
         self.directory.expire(now);
+        self.spans.expire(now);
         if now >= self.next_feedback {
             self.tell_upstream(now, wall, meters);
         }

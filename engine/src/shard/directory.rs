@@ -1,4 +1,4 @@
-//! Which shard has a room.
+//! Which shards have a room: one, unless it is too large for that.
 //!
 //! Every room name has a home shard (by hash) that keeps its entry, so that two shards never place the
 //! same room. The home places a room that nobody has on the least loaded shard. An entry outlives its
@@ -26,13 +26,22 @@ pub struct Directory {
 
 #[derive(Debug)]
 struct Entry {
-    owner: ShardIndex,
-    open: bool,
+    /// Where it is to be while nobody has it.
+    placed: ShardIndex,
+    /// Who has a part of it, the first to open one first.
+    parts: Vec<ShardIndex>,
     last_used: Instant,
 }
 
+impl Entry {
+    fn owner(&self) -> ShardIndex {
+        self.parts.first().copied().unwrap_or(self.placed)
+    }
+}
+
 impl Directory {
-    /// The shard that has `room`, or is to have it: `place` chooses for a name seen for the first time.
+    /// The shard that has `room` or its oldest part, or is to have it: `place` chooses for a name seen for
+    /// the first time.
     pub fn owner(
         &mut self,
         now: Instant,
@@ -41,36 +50,42 @@ impl Directory {
     ) -> Option<ShardIndex> {
         if let Some(entry) = self.entries.get_mut(room) {
             entry.last_used = now;
-            return Some(entry.owner);
+            return Some(entry.owner());
         }
         if self.entries.len() >= ENTRIES_MAX {
             return None;
         }
-        let owner = place();
+        let placed = place();
         self.entries.insert(
             room.to_owned(),
             Entry {
-                owner,
-                open: false,
+                placed,
+                parts: Vec::new(),
                 last_used: now,
             },
         );
         self.checks.push_back((now + LINGER, room.to_owned()));
-        Some(owner)
+        Some(placed)
     }
 
-    pub fn opened(&mut self, now: Instant, room: &str, owner: ShardIndex) {
-        if self.owner(now, room, || owner).is_some()
+    /// `shard` has opened the room, or a part of it; gives those who have the others.
+    pub fn opened(&mut self, now: Instant, room: &str, shard: ShardIndex) -> Vec<ShardIndex> {
+        if self.owner(now, room, || shard).is_some()
             && let Some(entry) = self.entries.get_mut(room)
         {
-            entry.owner = owner;
-            entry.open = true;
+            entry.parts.retain(|part| *part != shard);
+            let others = entry.parts.clone();
+            entry.parts.push(shard);
+            return others;
         }
+        Vec::new()
     }
 
-    pub fn closed(&mut self, now: Instant, room: &str) {
+    pub fn closed(&mut self, now: Instant, room: &str, shard: ShardIndex) {
         if let Some(entry) = self.entries.get_mut(room) {
-            entry.open = false;
+            entry.parts.retain(|part| *part != shard);
+            // Retransmissions go where its last part was.
+            entry.placed = shard;
             entry.last_used = now;
         }
     }
@@ -87,11 +102,12 @@ impl Directory {
             let Some(entry) = self.entries.get(&room) else {
                 continue;
             };
-            if !entry.open && entry.last_used + LINGER <= now {
+            let open = !entry.parts.is_empty();
+            if !open && entry.last_used + LINGER <= now {
                 self.entries.remove(&room);
             } else {
                 // An open room is looked at again after a linger; the queue stays one check per entry.
-                let next = if entry.open {
+                let next = if open {
                     now + LINGER
                 } else {
                     entry.last_used + LINGER
@@ -151,12 +167,30 @@ mod tests {
         }
         assert_eq!(directory.owner(later, "r", never), Some(A));
 
-        directory.closed(later, "r");
+        directory.closed(later, "r", A);
         directory.expire(later + LINGER - Duration::from_millis(1));
         assert_eq!(directory.entries.len(), 1);
         directory.expire(later + LINGER * 3);
         assert!(directory.entries.is_empty() && directory.checks.is_empty());
         assert_eq!(directory.owner(later + LINGER * 4, "r", || B), Some(B));
+    }
+
+    #[test]
+    fn the_oldest_part_takes_new_calls_and_each_hears_of_the_others() {
+        let mut directory = Directory::default();
+        let now = Instant::now();
+        directory.owner(now, "r", || A);
+        assert_eq!(directory.opened(now, "r", A), []);
+        assert_eq!(directory.opened(now, "r", B), [A]);
+        assert_eq!(directory.owner(now, "r", never), Some(A));
+        // Who closes and opens again is the youngest.
+        directory.closed(now, "r", A);
+        assert_eq!(directory.owner(now, "r", never), Some(B));
+        assert_eq!(directory.opened(now, "r", A), [B]);
+        assert_eq!(directory.owner(now, "r", never), Some(B));
+        directory.closed(now, "r", B);
+        directory.closed(now, "r", A);
+        assert_eq!(directory.owner(now, "r", never), Some(A));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::cluster::{self, Decision, Wanted};
 use crate::config::Config;
 use crate::focus::liaison::{self, Report};
 use crate::focus::{Access, RoomName};
+use crate::room::CoreEnd;
 use crate::trace::Batch;
 
 /// Mail one inbox holds: 16 turns of the largest number of SIP messages a core can handle in 1 ms.
@@ -41,6 +42,12 @@ pub enum Mail {
     SipToOwner {
         flow: Flow,
         message: Bytes,
+    },
+    /// A SIP message for a room of which the receiver has a part, or is to have one.
+    SipToPart {
+        flow: Flow,
+        message: Bytes,
+        sought: Box<Sought>,
     },
     /// Bytes for a TCP connection that the receiver holds.
     Write {
@@ -69,13 +76,20 @@ pub enum Mail {
     Orders(Vec<liaison::Order>),
     /// From the admin thread to the hub.
     Hub(HubQuery),
-    /// The sender has opened or closed a room whose directory entry the receiver keeps.
+    /// That shard has opened or closed a room, or a part of one, whose directory entry the receiver keeps.
     RoomOpened {
         room: String,
         owner: ShardIndex,
     },
     RoomClosed {
         room: String,
+        owner: ShardIndex,
+    },
+    /// The receiver's part of a room is to be joined to the one on that shard.
+    JoinPart {
+        room: String,
+        part: ShardIndex,
+        end: Box<CoreEnd>,
     },
     /// The sender listens to this source no more for a while, and so should all.
     Muted {
@@ -106,9 +120,20 @@ impl Mail {
     fn must_arrive(&self) -> bool {
         !matches!(
             self,
-            Self::SipToHome { .. } | Self::SipToOwner { .. } | Self::Muted { .. }
+            Self::SipToHome { .. }
+                | Self::SipToOwner { .. }
+                | Self::SipToPart { .. }
+                | Self::Muted { .. }
         )
     }
+}
+
+/// A room of several parts, one of which is to take a message.
+#[derive(Debug)]
+pub struct Sought {
+    pub room: String,
+    /// Parts that are full.
+    pub passed: Vec<ShardIndex>,
 }
 
 /// Whom to call into which room.
@@ -259,6 +284,7 @@ mod tests {
     fn closed(room: usize) -> Mail {
         Mail::RoomClosed {
             room: room.to_string(),
+            owner: ShardIndex(0),
         }
     }
 
@@ -272,7 +298,7 @@ mod tests {
         }
         let mut read = Vec::new();
         while read.len() < INBOX_LEN_MAX + 10 {
-            while let Some(Mail::RoomClosed { room }) = mailboxes.read(to) {
+            while let Some(Mail::RoomClosed { room, .. }) = mailboxes.read(to) {
                 read.push(room.parse::<usize>().unwrap());
             }
             outbox.retry();

@@ -14,6 +14,7 @@ pub mod mailbox;
 mod phases;
 pub mod place;
 pub mod run;
+mod span;
 pub mod stage;
 #[cfg(test)]
 #[expect(unsafe_code, reason = "an allocator that counts")]

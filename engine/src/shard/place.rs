@@ -33,6 +33,17 @@ impl Placement {
     }
 
     pub fn place(&mut self, now: Instant, meters: &Meters) -> ShardIndex {
+        self.place_apart(now, meters, |_| true)
+            .unwrap_or(ShardIndex(0))
+    }
+
+    /// The least loaded of those that may have it; None if none may.
+    pub fn place_apart(
+        &mut self,
+        now: Instant,
+        meters: &Meters,
+        may: impl Fn(ShardIndex) -> bool,
+    ) -> Option<ShardIndex> {
         while now.saturating_duration_since(self.turned) >= FORESIGHT / 2 {
             self.turned += FORESIGHT / 2;
             self.recent
@@ -46,10 +57,10 @@ impl Placement {
             meters.cores[shard].participants.get() * PARTICIPANT_LOAD + recent.iter().sum::<u64>()
         };
         let shard = (0..self.recent.len())
-            .min_by_key(|&shard| load((shard, &self.recent[shard])))
-            .unwrap_or(0);
+            .filter(|&shard| may(ShardIndex(shard as u16)))
+            .min_by_key(|&shard| load((shard, &self.recent[shard])))?;
         self.recent[shard][0] += ROOM_LOAD;
-        ShardIndex(shard as u16)
+        Some(ShardIndex(shard as u16))
     }
 }
 
@@ -75,5 +86,10 @@ mod tests {
             placement.place(start + FORESIGHT * 2, &meters),
             ShardIndex(1)
         );
+        let later = start + FORESIGHT * 4;
+        let may = |shard: ShardIndex| shard != ShardIndex(1);
+        let apart = placement.place_apart(later, &meters, may);
+        assert_eq!(apart, Some(ShardIndex(2)));
+        assert_eq!(placement.place_apart(later, &meters, |_| false), None);
     }
 }

@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use mixer_simd::Kernels;
 use slab::Slab;
 
+use super::ShardIndex;
 use super::guard::{self, RoomPanic};
 use super::phases::{Phases, Slot};
 pub use super::transport::Remote;
@@ -19,7 +20,9 @@ use super::transport::{Port, TransportKey, Transports, Whose};
 use crate::io::ports::{PortPair, Ports};
 use crate::io::{Arrival, MediaIo, TOGETHER_MAX};
 use crate::meters::{CoreMeters, Ledger, Phase};
-use crate::room::{Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room, Trunk, TrunkId};
+use crate::room::{
+    CoreEnd, Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room, Trunk, TrunkId,
+};
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -45,7 +48,7 @@ pub enum NoSeat {
 struct Hall {
     room: Room,
     slot: Slot,
-    /// Of participants. Without any, the room is closed to the world, and there only for its trunks.
+    /// Of participants. Without any, the room is there only for its trunks.
     taken: usize,
     /// Of trunks.
     trunks: usize,
@@ -85,7 +88,7 @@ pub struct Incidents {
     pub stranded: Vec<SeatKey>,
     /// Keys that were pressed, in order.
     pub keys: Vec<(SeatKey, char)>,
-    /// Rooms that opened or closed (true = opened), in order.
+    /// Rooms, or parts of them, that opened or closed here (true = opened), in order.
     pub rooms: Vec<(String, bool)>,
 }
 
@@ -178,6 +181,21 @@ impl<I: MediaIo> Stage<I> {
         (hall.taken > 0).then_some(hall)
     }
 
+    /// Joins the part of the room called `name` that is here to the one on another core. Without a part
+    /// here the other end learns that it is alone.
+    pub fn join_part(&mut self, name: &str, part: ShardIndex, end: CoreEnd) {
+        if let Some(key) = self.by_name.get(name) {
+            self.halls.all[key.0 as usize].room.add_core(part.0, end);
+        }
+    }
+
+    /// Where the other parts are of a room that has one here.
+    pub fn parts(&self, name: &str) -> impl Iterator<Item = ShardIndex> {
+        let key = self.by_name.get(name).into_iter();
+        key.flat_map(|key| self.halls.all[key.0 as usize].room.parts())
+            .map(ShardIndex)
+    }
+
     pub fn rooms(&self) -> impl Iterator<Item = &Room> {
         self.halls.all.iter().map(|(_, hall)| &hall.room)
     }
@@ -197,7 +215,7 @@ impl<I: MediaIo> Stage<I> {
     }
 
     /// Takes a seat for a trunk: the sound of the same conference on another server. It is no participant:
-    /// it neither opens the room to the world nor keeps it open, and is counted nowhere. All else is as
+    /// nobody sees a room that only trunks are in, and it is counted nowhere. All else is as
     /// for a participant: [`sit`](Self::sit) with an agreement over one of [`Codec::TRUNK`], confirm,
     /// [`agree`](Self::agree), [`leave`](Self::leave).
     ///
@@ -232,9 +250,6 @@ impl<I: MediaIo> Stage<I> {
             hall.trunks += 1;
         } else {
             hall.taken += 1;
-            if hall.taken == 1 {
-                self.incidents.rooms.push((name.to_owned(), true));
-            }
         }
         self.phases.seat_taken(hall.slot);
         self.seats.insert(Seat {
@@ -346,10 +361,6 @@ impl<I: MediaIo> Stage<I> {
                 hall.trunks -= 1;
             } else {
                 hall.taken -= 1;
-                if hall.taken == 0 {
-                    let name = hall.room.name().to_owned();
-                    self.incidents.rooms.push((name, false));
-                }
             }
             if hall.taken + hall.trunks == 0 {
                 self.close_room(seat.room);
@@ -510,6 +521,7 @@ impl<I: MediaIo> Stage<I> {
         }) as u32);
         self.phases.open(slot, key);
         self.by_name.insert(name.to_owned(), key);
+        self.incidents.rooms.push((name.to_owned(), true));
         key
     }
 
@@ -519,22 +531,17 @@ impl<I: MediaIo> Stage<I> {
         };
         self.phases.close(slot, key);
         self.by_name.remove(room.name());
+        self.incidents.rooms.push((room.name().to_owned(), false));
     }
 
     /// A room that panicked is gone, whatever state it was in; its callers are told by the focus.
     fn bury(&mut self, meters: &CoreMeters) {
         for (key, panic) in std::mem::take(&mut self.halls.panicked) {
-            let Some(Hall {
-                room, slot, taken, ..
-            }) = self.halls.all.get(key.0 as usize)
-            else {
+            let Some(Hall { room, slot, .. }) = self.halls.all.get(key.0 as usize) else {
                 continue;
             };
             meters.room_panics.add(1);
             tracing::error!(room = room.name(), %panic, participants = room.len(), "a room failed and is closed");
-            if *taken > 0 {
-                self.incidents.rooms.push((room.name().to_owned(), false));
-            }
             let slot = *slot;
             self.close_room(key);
             let stranded = self
@@ -846,19 +853,19 @@ mod tests {
         let meters = Meters::new(&[0]);
         let meters = &meters.cores[0];
         let now = Instant::now();
-        let mut stage = stage(now, 14_100..=14_199);
+        let mut stage = stage(now, 12_100..=12_199);
         let free = stage.transports.free();
         let mut rooms = Vec::new();
         let mut opened_or_closed = |stage: &mut Stage<PlainIo>| {
             rooms.append(&mut stage.incidents().rooms);
             rooms.len()
         };
-        // It comes first, and no room is open to the world.
+        // It comes first, and nobody sees a room.
         let trunk = stage.take_trunk_seat(now, "r", None).unwrap();
         stage.sit(now, trunk, leg(now));
         stage.member(trunk).expect("it has a leg").confirm();
         assert!(stage.room("r").is_none() && stage.taken("r").is_none());
-        assert_eq!(opened_or_closed(&mut stage), 0);
+        assert_eq!(opened_or_closed(&mut stage), 1);
         // Then somebody comes, who counts.
         let seat = stage.take_seat(now, "r", None).unwrap();
         stage.sit(now, seat, leg(now));
@@ -872,10 +879,10 @@ mod tests {
             pressed: false,
         };
         stage.tick(moment, &mut Ledger::new(now), meters);
-        // He goes, the room is closed, the trunk stays until it is ended.
+        // He goes, and with him the room; the trunk stays until it is ended.
         stage.leave(now, 0, seat, meters);
         assert!(stage.room("r").is_none() && stage.member(trunk).is_some());
-        assert_eq!(opened_or_closed(&mut stage), 2);
+        assert_eq!(opened_or_closed(&mut stage), 1);
         stage.leave(now, 0, trunk, meters);
         assert_eq!(stage.rooms().count(), 0);
         assert_eq!(opened_or_closed(&mut stage), 2);
@@ -888,7 +895,7 @@ mod tests {
         let meters = Meters::new(&[0]);
         let meters = &meters.cores[0];
         let now = Instant::now();
-        let mut stage = stage(now, 14_200..=14_299);
+        let mut stage = stage(now, 12_200..=12_299);
         let stranded = stage.take_seat(now, "bad", None).unwrap();
         let key = stage.by_name["bad"];
         stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;

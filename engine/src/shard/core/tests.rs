@@ -16,6 +16,7 @@ use crate::shard::mailbox::DialOrder;
 use crate::shard::stage::StageConfig;
 
 mod cluster;
+mod parts;
 
 const SHARDS: usize = 2;
 
