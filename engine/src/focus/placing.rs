@@ -1,6 +1,7 @@
 //! Callers who wait until the cluster has said where they go.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use sip::{CallKey, Invite, Rejection};
@@ -201,10 +202,16 @@ impl Focus {
         }
     }
 
-    /// Whether another server of the service may call from this address.
-    pub(super) fn is_peer(&self, address: std::net::IpAddr) -> bool {
-        let mut trusted = self.config.cluster.trusted.iter();
-        self.reports.is_on() && trusted.any(|network| network.contains(address))
+    /// Whether another server of the service may call from this address: one that is trusted, or of a server
+    /// that the configuration names by its address. Where it names hosts, their network has to be trusted.
+    pub(super) fn is_peer(&self, address: IpAddr) -> bool {
+        let cluster = &self.config.cluster;
+        let reserved = cluster.reserved.iter().map(|(_, uri)| uri);
+        let mut known = cluster.peers.iter().chain(reserved);
+        let mut trusted = cluster.trusted.iter();
+        self.reports.is_on()
+            && (trusted.any(|network| network.contains(address))
+                || known.any(|uri| address_in(uri) == Some(address)))
     }
 
     /// # Errors
@@ -213,6 +220,40 @@ impl Focus {
         match self.elsewhere.is_locked(room) {
             true => Err(Rejection::new(403).warning(399, "The conference is locked")),
             false => Ok(()),
+        }
+    }
+}
+
+/// The address in a URI such as `sip:cfw@192.0.2.1:5060;transport=tcp`; None if it names a host.
+fn address_in(uri: &str) -> Option<IpAddr> {
+    let host = uri.rsplit_once('@').map_or(uri, |(_, host)| host);
+    let host = host.split([';', '?']).next().unwrap_or(host);
+    let with_port = host.parse::<SocketAddr>().map(|address| address.ip());
+    with_port
+        .ok()
+        .or_else(|| host.trim_matches(['[', ']']).parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_in;
+
+    #[test]
+    fn servers_are_known_by_the_addresses_that_are_configured() {
+        let table = [
+            ("sip:cfw@192.0.2.1:5060", Some("192.0.2.1")),
+            ("sip:cfw@192.0.2.1;transport=tcp", Some("192.0.2.1")),
+            (
+                "sips:cfw@[2001:db8::1]:5061;transport=tls",
+                Some("2001:db8::1"),
+            ),
+            ("sip:cfw@[2001:db8::1]", Some("2001:db8::1")),
+            ("sip:cfw@one.example.org:5060", None),
+            ("", None),
+        ];
+        for (uri, expected) in table {
+            let expected = expected.map(|address| address.parse().expect("an address"));
+            assert_eq!(address_in(uri), expected, "{uri}");
         }
     }
 }
