@@ -187,29 +187,3 @@ fn a_drain_can_be_taken_back() {
     assert!(callers.iter().all(|&who| crowd.story(who).byes == 0));
     end(&crowd, &[&a, &b]);
 }
-
-/// The server that has little to do empties itself, and the last one never does.
-#[test]
-fn a_server_below_its_minimum_gives_its_callers_away() {
-    let sets = ["load.max=5000", "load.min=1500", "cluster.drain_after_s=3"];
-    let [a, b] = mesh(["A", "B"], &sets);
-    let crowd = Crowd::new();
-    let tone = Voice::Tone { hz: 500.0 };
-    for (number, server) in [&a, &b, &b].into_iter().enumerate() {
-        let name = format!("caller{number}");
-        crowd.call(&name, &server.uri(ROOM), REPLACES, tone);
-    }
-    crowd.wait_until("all are in", |crowd| crowd.up() == 3);
-    wait_for("one stands by", || {
-        [&a, &b].iter().any(|one| state(one) == "standby")
-    });
-    let (idle, busy) = if state(&a) == "standby" {
-        (&a, &b)
-    } else {
-        (&b, &a)
-    };
-    check_standby(idle, busy);
-    check_all_on(&crowd, busy, 3);
-    assert_eq!(state(busy), "active");
-    end(&crowd, &[&a, &b]);
-}

@@ -457,11 +457,11 @@ fn a_hook_starts_the_reserved_server() {
     let said = fs::read_to_string(&log).unwrap();
     let expected = format!("C {}", c.control());
     assert!(said.lines().all(|line| line == expected), "{said}");
-    assert!(
-        peers(&first)
+    first.wait_until("C is heard", |first| {
+        peers(first)
             .iter()
             .any(|peer| peer.svr_id == "C" && peer.is_fresh())
-    );
+    });
     crowd.hang_up_all();
     wait_for("all have left", || {
         first.participants() == 0 && second.participants() == 0
