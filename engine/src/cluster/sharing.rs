@@ -350,11 +350,16 @@ impl Cluster {
             return;
         }
         let has_local = known.users.keys().any(|(id, _)| *id == own);
-        if known.object.is_deleted && has_local {
+        // Whoever gave the conference away may not have reached all: from now on that is on us.
+        let is_heir = known.object.owner == own && before.owner != own;
+        let is_revived = known.object.is_deleted && has_local;
+        if is_revived {
             // Its end and our user's coming have crossed.
             known.object.is_deleted = false;
             known.object.owner = own;
             known.object.ver += 1;
+        }
+        if is_revived || is_heir {
             self.changed(now, room, None);
         }
         self.on_object_changed(room, &before);
