@@ -189,7 +189,7 @@ impl Cluster {
         if let Some(entry) = self.reserve.entry(id) {
             entry.claim = Some(Claim { by, at: now });
         }
-        let is_starting = !is_connected && self.config.start_hook;
+        let is_starting = !is_connected && self.config.start_hook && self.is_configured(id);
         let budget = match (is_connected, is_starting) {
             (true, _) => WAKE_BUDGET,
             (_, true) => START_BUDGET,
@@ -355,12 +355,18 @@ impl Cluster {
         }
     }
 
+    /// The operator has listed it, so that his programs know it; others have listed themselves.
+    fn is_configured(&self, id: SvrId) -> bool {
+        self.config.reserved.iter().any(|(listed, _)| *listed == id)
+    }
+
     /// One of those that serve has the program run that stops a server.
     fn stop(&mut self, id: SvrId) {
         let is_first = self.serving().first() == Some(&self.config.svr_id);
         let entry = self.reserve.entries.iter().find(|entry| entry.svr_id == id);
         if let Some(uri) = entry.and_then(|entry| entry.uri.clone())
             && self.config.stop_hook
+            && self.is_configured(id)
             && is_first
         {
             let (hook, svr_id) = (Hook::Stop, id);
