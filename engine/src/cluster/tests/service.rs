@@ -251,6 +251,28 @@ fn a_reserve_is_started_by_a_program() {
 }
 
 #[test]
+fn a_listed_server_that_has_emptied_is_stopped_by_a_program() {
+    let mut configs = with_reserve(false);
+    for config in &mut configs {
+        config.stop_hook = true;
+    }
+    let net = &mut Net::new(configs);
+    net.start(config("C", &["A", "B"]));
+    net.run(3_000);
+    net.fill("C", "r", 3);
+    net.run(1_000);
+    for name in ["C", "B"] {
+        let wanted = Wanted::Drain { deadline: None };
+        net.input(id(name), Input::Operator { id: 1, wanted });
+        net.run(3_000);
+        assert_eq!(net.at(name).cluster.state(), SvrState::Standby);
+    }
+    // B has listed itself: no program knows it.
+    assert_eq!(net.at("A").hooks, [(Hook::Stop, id("C"))]);
+    assert_eq!(net.at("B").hooks, []);
+}
+
+#[test]
 fn one_is_added_before_all_are_full() {
     let mut configs = with_reserve(false);
     for config in &mut configs {
