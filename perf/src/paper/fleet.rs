@@ -29,7 +29,11 @@ pub(crate) enum Reserve {
     Standby,
 }
 
+/// A port that was free a moment ago may be somebody else's when the server wants it.
+const STARTS_MAX: usize = 3;
+
 /// What all servers of a run have in common.
+#[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
     pub(super) binary: &'a Path,
     /// Their processor.
@@ -78,6 +82,16 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// A server does not start, or cannot be held to its quota.
     pub(super) fn start(terms: Terms<'a>, count: usize) -> Result<Self, String> {
+        let mut outcome = Self::start_once(terms, count);
+        for _ in 1..STARTS_MAX {
+            if outcome.is_err() {
+                outcome = Self::start_once(terms, count);
+            }
+        }
+        outcome
+    }
+
+    fn start_once(terms: Terms<'a>, count: usize) -> Result<Self, String> {
         let addresses = (0..count)
             .map(|index| {
                 let host = host(std::process::id(), index);
@@ -106,9 +120,13 @@ impl<'a> Fleet<'a> {
             fleet.launch(index)?;
             let url = format!("http://{}/healthz", fleet.addresses[index].http);
             if let Some(machine) = &mut fleet.machines[index] {
-                machine
+                let ready = machine
                     .server
-                    .wait_until(|| ureq::get(&url).call().ok().map(drop))?;
+                    .wait_until(|| ureq::get(&url).call().ok().map(drop));
+                ready.map_err(|error| {
+                    let name = &fleet.addresses[index].name;
+                    format!("server {name} {error}: {}", fleet.folder.last_words(name))
+                })?;
             }
         }
         Ok(fleet)
@@ -174,6 +192,10 @@ impl<'a> Fleet<'a> {
             .arg("serve")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        // Into the live picture it would be painted over.
+        let log = self.folder.log(&self.addresses[index].name);
+        let log = fs::File::create(log).map_err(|error| format!("its log: {error}"))?;
+        command.stderr(log);
         for set in self.sets(index) {
             command.arg("--set").arg(set);
         }
@@ -289,6 +311,16 @@ impl Folder {
         self.0.join("start-server")
     }
 
+    fn log(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.log"))
+    }
+
+    /// The last line that a server has written.
+    fn last_words(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.log(name)).unwrap_or_default();
+        text.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+
     /// All that was ever asked for.
     fn asked(&self) -> Vec<String> {
         let text = fs::read_to_string(self.0.join("asked")).unwrap_or_default();
@@ -327,6 +359,9 @@ mod tests {
             assert!(status.success());
         }
         assert_eq!(folder.asked(), ["B", "C"]);
+        assert_eq!(folder.last_words("B"), "it said nothing");
+        fs::write(folder.log("B"), "one\ntwo\n").unwrap();
+        assert_eq!(folder.last_words("B"), "two");
         let path = folder.0.clone();
         drop(folder);
         assert!(!path.exists());
