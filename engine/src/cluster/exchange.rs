@@ -69,7 +69,7 @@ impl Cluster {
         if bound.is_none() && !self.bind(now, channel, from) {
             return;
         }
-        if !self.is_news(now, from, &request) {
+        if !self.is_news(now, channel, from, &request) {
             self.respond(channel, id, seq, STALE, Some("stale"));
             return;
         }
@@ -77,22 +77,44 @@ impl Cluster {
     }
 
     /// Checks life and number of a request, and asks for a snapshot if something is missing.
-    fn is_news(&mut self, now: Instant, from: SvrId, request: &Request) -> bool {
+    fn is_news(
+        &mut self,
+        now: Instant,
+        channel: ChannelId,
+        from: SvrId,
+        request: &Request,
+    ) -> bool {
         let Request {
             epoch,
             seq,
             elements,
             ..
         } = request;
-        let Some(peer) = self.peers.get_mut(&from) else {
+        let begins_snapshot = elements.iter().any(
+            |element| matches!(element, Element::ConfInfo(info) if info.full && info.part <= 1),
+        );
+        let (Some(peer), Some(link)) = (self.peers.get_mut(&from), self.links.get_mut(&channel))
+        else {
             return false;
         };
-        if *epoch != 0 && *epoch != peer.epoch {
-            if *epoch < peer.epoch {
-                return false;
-            }
+        // All that an earlier life has said came by channels of its own. On the only channel there is
+        // another epoch is a new life, even a lower one, as of a clock that was set back; so is a server
+        // that begins to count again.
+        let is_only = peer.links.len() == 1;
+        let is_first = link.epoch.is_none();
+        if *epoch != 0 && *link.epoch.get_or_insert(*epoch) != *epoch {
+            return false;
+        }
+        let is_lower = *epoch != 0 && *epoch < peer.epoch;
+        if is_lower && !(is_only && is_first) {
+            return false;
+        }
+        let begins_again = *seq == 1 && begins_snapshot && peer.seq_in > 0 && is_only;
+        if (*epoch != 0 && *epoch != peer.epoch) || begins_again {
             let is_restart = peer.epoch != 0;
-            peer.epoch = *epoch;
+            if *epoch != 0 {
+                peer.epoch = *epoch;
+            }
             peer.seq_in = 0;
             if is_restart {
                 self.on_restarted(now, from);
@@ -109,9 +131,6 @@ impl Cluster {
         }
         let is_next = *seq == peer.seq_in + 1;
         peer.seq_in = *seq;
-        let begins_snapshot = elements.iter().any(
-            |element| matches!(element, Element::ConfInfo(info) if info.full && info.part <= 1),
-        );
         if !is_next && !begins_snapshot {
             self.query(now, from);
         }

@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) is_up: bool,
     pub(super) svr_id: Option<SvrId>,
     pub(super) heard: Instant,
+    /// Of whoever is at the other end, since it said so.
+    pub(super) epoch: Option<u64>,
     /// The URI that was dialled.
     uri: Option<String>,
     pub(super) next_id: u64,
@@ -60,6 +62,7 @@ impl Link {
             is_up: false,
             svr_id: None,
             heard: now,
+            epoch: None,
             uri,
             next_id: 1,
             asked: BTreeMap::new(),

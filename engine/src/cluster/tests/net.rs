@@ -130,6 +130,8 @@ pub(super) struct Net {
     pub(super) jitter: Option<Random>,
     pub(super) phone: Phone,
     lives: u64,
+    /// Else all lives of a server have one epoch.
+    pub(super) clock_runs: bool,
 }
 
 impl Net {
@@ -149,6 +151,7 @@ impl Net {
                 replaces: true,
             },
             lives: 0,
+            clock_runs: true,
         };
         for config in configs {
             net.start(config);
@@ -164,7 +167,7 @@ impl Net {
     }
 
     pub(super) fn start(&mut self, config: Config) {
-        self.lives += 1;
+        self.lives += u64::from(self.clock_runs);
         let svr_id = config.svr_id;
         let server = Server {
             cluster: Cluster::new(config, self.lives, self.lives, self.now),

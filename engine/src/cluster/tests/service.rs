@@ -420,7 +420,14 @@ fn a_stopped_process_suspects_nobody_when_it_goes_on() {
 
 #[test]
 fn a_restarted_server_has_no_ghosts() {
+    for clock_runs in [true, false] {
+        check_restart(clock_runs);
+    }
+}
+
+fn check_restart(clock_runs: bool) {
     let net = &mut Net::mesh(&["A", "B"]);
+    net.clock_runs = clock_runs;
     net.phone = Phone::default();
     net.fill("A", "r", 3);
     net.fill("B", "r", 1);
@@ -428,6 +435,11 @@ fn a_restarted_server_has_no_ghosts() {
     net.kill("A");
     net.run(50);
     net.start(config("A", &["B"]));
+    net.run(1_000);
+    net.fill("A", "r", 2);
+    net.run(1_000);
+    net.leave(id("A"), "r", "sip:r-A-0@phone");
+    net.leave(id("A"), "r", "sip:r-A-1@phone");
     net.run(40_000);
     assert_eq!(net.life("A", "B"), Some(Life::Alive));
     check_agreement(net, "r");
