@@ -126,6 +126,38 @@ fn phones_that_know_replaces_move_without_a_gap() {
 }
 
 #[test]
+fn a_server_with_little_to_do_gives_its_callers_away_by_itself() {
+    // A caller is a hundred units. The servers wait twice this time from when they met.
+    let [a, b] = mesh(
+        ["A", "B"],
+        &["load.max=5000", "load.min=350", "cluster.drain_after_s=6"],
+    );
+    let crowd = Crowd::new();
+    let callers = call_in(&crowd, &b, &a, REPLACES);
+    let rest: Vec<Who> = (0..4)
+        .map(|number| {
+            crowd.call(
+                &format!("rest{number}"),
+                &b.uri(ROOM),
+                NEITHER,
+                Voice::Silence,
+            )
+        })
+        .collect();
+    crowd.wait_until("they are in", |crowd| crowd.up() == CALLERS + 5);
+    let (gone, left) = callers.split_at(CALLERS - 2);
+    gone.iter().for_each(|&who| crowd.hang_up(who));
+    check_standby(&a, &b);
+    check_all_on(&crowd, &b, 1 + rest.len() + left.len());
+    for &who in left {
+        assert_eq!(crowd.story(who).replaced, 1);
+        hear(&crowd, who);
+    }
+    assert_eq!(state(&b), "active", "never the last");
+    end(&crowd, &[&a, &b]);
+}
+
+#[test]
 fn phones_that_know_refer_only_are_asked_to_call_elsewhere() {
     let [a, b] = mesh(["A", "B"], &["load.max=5000"]);
     let crowd = Crowd::new();

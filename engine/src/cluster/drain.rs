@@ -27,8 +27,8 @@ use crate::focus::liaison::Order;
 /// The others have to stay below this share of their maximum with this server's users.
 const OTHERS_BELOW: f64 = 0.7;
 
-/// None is given up so soon after one was added.
-const AFTER_ADDITION: Duration = Duration::from_secs(120);
+/// None is given up so soon after one was added, in times that the load has to be low.
+const AFTER_ADDITION: u32 = 2;
 
 /// Users whose move has begun and is not done, and how fast moves begin.
 const MOVING_MAX: usize = 20;
@@ -164,7 +164,8 @@ impl Cluster {
     }
 
     fn may_leave(&self, now: Instant, turn: Duration) -> bool {
-        let is_late = |at: Instant| now >= at + AFTER_ADDITION + turn;
+        let rest = self.config.drain_after * AFTER_ADDITION;
+        let is_late = |at: Instant| now >= at + rest + turn;
         let others = self.peers.values();
         let others_drain = others
             .clone()
