@@ -4,7 +4,7 @@
 //! The server whose trunk it is says so in the Request-URI, and is believed where it calls from an address
 //! of the service. Then it needs neither password nor number, and no load keeps it out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cfw::SvrId;
 use sip::sdp::{self, Agreed, Local, SessionDescription};
@@ -26,7 +26,8 @@ pub(super) const TRUNKS_MAX: usize = 4_096;
 
 #[derive(Default)]
 pub(super) struct Trunks {
-    calls: HashMap<CallKey, Trunk>,
+    /// In order, so that every run is the same.
+    calls: BTreeMap<CallKey, Trunk>,
     of: HashMap<(RoomName, SvrId), CallKey>,
 }
 
