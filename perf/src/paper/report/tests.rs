@@ -110,6 +110,7 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
     let mut missing = outcome();
     missing.arms[1].rows[4].up = 249;
     missing.arms[0].rows[4].servers[0].throttled = 0.5;
+    missing.arms[0].rows[3].generator_gap_ms = 80.0;
     let missing = report(missing);
     assert!(!missing.holds());
     let text = missing.to_string();
@@ -117,6 +118,7 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
         text.contains("service at 250: 249 of 250 users are in"),
         "{text}"
     );
+    assert!(text.contains("central at 200: the callers had no processor for 80 ms"));
     assert!(text.contains("central at 250: A is stopped in 50 % of its periods"));
 }
 
