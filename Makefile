@@ -6,7 +6,7 @@ TARGET ?= 127.0.0.1:5060
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help build run call test sim sipp bench demo kernel-times kernels flamegraph fuzz lint
+.PHONY: help build run call test sim sim-cost sipp bench demo kernel-times kernels flamegraph fuzz lint
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,10 @@ test:  ## every test, end to end with SIPp, baresip, linphone and Kamailio too
 	cargo test --workspace
 
 sim:  ## the whole service in virtual time, SEEDS=2000 of them; PLENUM_SIM_SEED=1 replays one
-	PLENUM_SIM_SEEDS=$(SEEDS) cargo test -p engine --lib sim:: -- --nocapture
+	PLENUM_SIM_SEEDS=$(SEEDS) cargo test -p engine --lib sim::tests::every_seed -- --nocapture
+
+sim-cost:  ## what 3, 10 and 50 servers say to each other, and how long callers wait, in virtual time
+	PLENUM_SIM_COST=1 cargo test -p engine --lib sim::tests::costs_and_waits -- --nocapture
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	@perf/setup.sh sipp

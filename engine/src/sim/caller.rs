@@ -92,7 +92,6 @@ pub(super) struct Attempt {
     call: CallKey,
     pub(super) to: Host,
     pub(super) hopped: bool,
-    pub(super) since: Instant,
     /// Where a redirect says that he may try next.
     others: VecDeque<String>,
     redirects: u8,
@@ -205,7 +204,6 @@ impl Caller {
             call,
             to,
             hopped,
-            since: now,
             others,
             redirects,
         })
@@ -515,12 +513,12 @@ impl Caller {
                 return self.sip.reject(now, invite.call, Rejection::new(486));
             }
         };
-        if !self.skills.replaces {
-            let what = "Replaces";
-            self.heard.push(Heard::Disturbed { by, what });
-            return self.sip.reject(now, invite.call, Rejection::new(420));
-        }
-        let (replaced, leg) = match (replaced, self.state.clone()) {
+        let (replaced, state) = match (self.skills.replaces, &self.state) {
+            // A phone that knows nothing of Replaces rings, and whoever hears silence picks it up.
+            (false, State::Up(leg)) => (Named::Confirmed(leg.call), self.state.clone()),
+            _ => (replaced, self.state.clone()),
+        };
+        let (replaced, leg) = match (replaced, state) {
             (Named::Confirmed(call), State::Up(leg)) if leg.call == call => (call, leg),
             (Named::Over, _) => return self.sip.reject(now, invite.call, Rejection::new(603)),
             _ => return self.sip.reject(now, invite.call, Rejection::new(481)),

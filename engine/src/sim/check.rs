@@ -6,16 +6,24 @@ use cfw::dist_conf::load::SvrState;
 
 use super::caller::{Heard, State};
 use super::clock::{SECOND, Time};
+use super::net::Host;
 use super::report::Count;
-use super::scenario::{EVENING, LAST_FAULT, caller_host, server_host};
+use super::scenario::{EVENING, LAST_FAULT, Step, caller_host, server_host};
 use super::server::{Roster, svr_id};
-use super::world::World;
+use super::shard::UNIT;
+use super::world::{Machine, Person, World};
 
 /// A drain takes no longer than its deadline, and this.
 const DRAIN_MAX: Time = 60 * SECOND + 15 * SECOND;
 
 /// The longest that a caller's trouble explains what goes wrong later: 64·T1 and a session's rest.
 const AFTERMATH: Time = 100 * SECOND;
+
+/// So long nothing must have been wrong before a server dies, if all its callers are to be called back.
+const CALM: Time = 40 * SECOND;
+
+/// By then they have been.
+const CALLED_BACK: Time = 10 * SECOND;
 
 impl World {
     /// What a caller has heard.
@@ -68,6 +76,7 @@ impl World {
     /// Once a second.
     pub(super) fn check(&mut self) {
         self.check_callers();
+        self.check_bereaved();
         self.check_drains();
         if self.now >= LAST_FAULT && self.agreed_at.is_none() && !self.is_evening {
             let disagreement = self.disagreement();
@@ -125,6 +134,66 @@ impl World {
             .held("nobody is lost without a reason", self.people.len() as u64);
     }
 
+    /// Remembers who loses his server by this fault and should be called back: nothing else is wrong, other
+    /// servers have room, and he knows Replaces.
+    pub(super) fn bereave(&mut self, fault: &Step) {
+        let was_calm = self.last_fault == 0 || self.now > self.last_fault + CALM;
+        self.bereaved.clear();
+        let &Step::Kill {
+            server,
+            power: false,
+        } = fault
+        else {
+            return;
+        };
+        let others = self.machines.iter().enumerate().filter(|(at, machine)| {
+            let state = machine
+                .server
+                .as_ref()
+                .map(|server| server.cluster().state());
+            *at != server && state == Some(SvrState::Active)
+        });
+        // Half full at most, all of them.
+        let has_room = |(_, machine): (usize, &Machine)| {
+            let load = machine
+                .server
+                .as_ref()
+                .map(|server| server.shard.participants());
+            load.unwrap_or(0) as u32 * UNIT * 2 <= machine.plan.max
+        };
+        let (count, has_room) = (others.clone().count(), others.clone().all(has_room));
+        if !was_calm || self.scenario.lossy || !self.scenario.recall || count < 2 || !has_room {
+            return;
+        }
+        let host = server_host(server);
+        let is_his = |(_, person): &(usize, &Person)| {
+            let is_there = matches!(person.caller.state, State::Up(leg) if leg.at == host);
+            is_there && person.caller.skills.replaces
+        };
+        let people = self.people.iter().enumerate().filter(is_his);
+        let bereaved = people.map(|(at, _)| (self.now, at, host)).collect();
+        self.bereaved = bereaved;
+    }
+
+    fn check_bereaved(&mut self) {
+        let now = self.now;
+        let is_due = |(since, _, _): &(Time, usize, Host)| now >= since + CALLED_BACK;
+        let all = std::mem::take(&mut self.bereaved).into_iter();
+        let (due, rest): (Vec<_>, Vec<_>) = all.partition(is_due);
+        self.bereaved = rest;
+        for (_, at, host) in due {
+            self.counts
+                .held("callers of a dead server are called back", 1);
+            if matches!(self.people[at].caller.state, State::Up(leg) if leg.at == host) {
+                let name = caller_host(at).0;
+                self.violated(format!(
+                    "nobody called c{name} back, whose S{} died",
+                    host.0
+                ));
+            }
+        }
+    }
+
     fn check_drains(&mut self) {
         for at in 0..self.machines.len() {
             let machine = &self.machines[at];
@@ -161,7 +230,7 @@ impl World {
             let Some(server) = &machine.server else {
                 continue;
             };
-            let is_apart = server.cluster.state() == SvrState::Standby && server.channels() == 0;
+            let is_apart = server.cluster().state() == SvrState::Standby && server.channels() == 0;
             if is_apart {
                 continue;
             }
@@ -196,7 +265,7 @@ impl World {
         let active: Vec<usize> = (0..self.machines.len())
             .filter(|at| {
                 let server = self.machines[*at].server.as_ref();
-                server.is_some_and(|server| server.cluster.state() != SvrState::Standby)
+                server.is_some_and(|server| server.cluster().state() != SvrState::Standby)
             })
             .collect();
         for &at in &active {

@@ -33,8 +33,9 @@ impl Clock {
     pub(super) fn wall(self, time: Time) -> SystemTime {
         /// Some day in 2027.
         const DAY: Duration = Duration::from_secs(1_800_000_000);
-        let ahead = i64::try_from(self.skewed(time) / MS).unwrap_or(0) + self.ahead_ms;
-        SystemTime::UNIX_EPOCH + DAY + Duration::from_millis(ahead.max(0) as u64)
+        let shown = i64::try_from(self.skewed(time) / MS).unwrap_or(0);
+        let ahead = shown + self.ahead_ms + DAY.as_millis() as i64;
+        SystemTime::UNIX_EPOCH + Duration::from_millis(ahead.max(0) as u64)
     }
 
     /// When this clock shows the instant; not before that.

@@ -12,6 +12,7 @@
 mod caller;
 mod check;
 mod clock;
+mod cost;
 mod mutation;
 mod net;
 mod report;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::server::Said;
+use bytes::Bytes;
 
 use super::clock::{MS, SECOND, Time};
 use crate::random::Random;
@@ -69,7 +69,7 @@ struct Stream {
 /// What goes over a stream.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
-    Said(Box<Said>, usize),
+    Bytes(Bytes),
     /// No more will come.
     End,
 }
@@ -244,7 +244,7 @@ impl Net {
             return None;
         }
         let len = match &piece {
-            Piece::Said(_, len) => *len as u64,
+            Piece::Bytes(bytes) => bytes.len() as u64,
             Piece::End => 0,
         };
         let sending = self.slow.get(&sender).map_or(0, |rate| len * SECOND / rate);

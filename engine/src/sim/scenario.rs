@@ -4,6 +4,7 @@
 use super::caller::Skills;
 use super::clock::{Clock, MS, SECOND, Time};
 use super::net::{Host, Weather};
+use super::shard::UNIT;
 use crate::random::Random;
 
 /// Hosts of callers have numbers from here on.
@@ -90,6 +91,8 @@ pub(super) struct Scenario {
     pub(super) callers: Vec<CallerPlan>,
     pub(super) steps: Vec<(Time, Step)>,
     pub(super) recall: bool,
+    /// Mean share of the maximum at which a reserved server is added.
+    pub(super) grow_at: f64,
     /// Datagrams are lost or doubled at some time.
     pub(super) lossy: bool,
 }
@@ -144,13 +147,13 @@ impl Scenario {
                 },
                 false => Clock::default(),
             },
-            max: 100 * dice.between(4, 12) as u32,
-            min: if drains { 200 } else { 0 },
+            max: UNIT * dice.between(10, 15) as u32,
+            min: if drains { 2 * UNIT } else { 0 },
             standby: server >= servers - standby,
         };
         let plans: Vec<ServerPlan> = (0..servers).map(|at| plan(&mut dice, at)).collect();
         let known: Vec<Host> = (0..servers - standby).map(server_host).collect();
-        let callers = dice.between(6, 14 * servers as u64) as usize;
+        let callers = dice.between(6, 18 * servers as u64) as usize;
         // All at one door, or at any.
         let central = dice.percent(40);
         let callers = (0..callers)
@@ -177,6 +180,7 @@ impl Scenario {
             callers,
             steps: Vec::new(),
             recall: dice.percent(80),
+            grow_at: if dice.percent(50) { 0.85 } else { 1.0 },
             lossy: false,
         };
         scenario.draw_calls(&mut dice);

@@ -1,31 +1,30 @@
-//! One life of a server: its focus, the rules of the cluster, and its ends of the control channels.
+//! One life of a server: its shard, its hub with the rules of the cluster, and what they tell each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use cfw::SvrId;
 use cfw::dist_conf::load::SvrState;
-use cfw::dist_conf::message::{Element, Request, Response, UserStatus};
+use cfw::dist_conf::message::UserStatus;
+use sip::{ListenerIdentity, Transport};
 
-use super::caller::host_of;
+use super::caller::flow;
 use super::mutation::Mutation;
 use super::net::{Host, StreamId};
 use super::shard::{Shard, UNIT};
-use crate::cluster::{
-    ChannelId, Cluster, Config, Decision, Hook, Input, Lost, Output, RequestId, Wanted,
-};
+use crate::cluster::hub::{self, ConnId, Hub, Place};
+use crate::cluster::{Cluster, Config, Decision, Hook, Input, LocalLoad, Output, Wanted};
 use crate::config as settings;
+use crate::focus::RoomName;
+use crate::focus::liaison::Report;
 
-/// What goes over a control channel.
-#[derive(Clone, Debug)]
-pub(super) enum Said {
-    Request(RequestId, Request),
-    Response(RequestId, Result<Response, u16>),
-    Bye,
-}
+/// Where control channels come in.
+const CFW_PORT: u16 = 7563;
+
+/// The hub's number in tags; the shard's is 0.
+const HUB: u16 = 1;
 
 /// What a server wants done by the world.
 #[derive(Debug)]
@@ -35,12 +34,12 @@ pub(super) enum Act {
         message: Bytes,
     },
     Connect {
-        channel: u32,
+        conn: ConnId,
         to: Host,
     },
     Say {
         stream: StreamId,
-        said: Said,
+        bytes: Bytes,
     },
     /// Says nothing more on this stream.
     End {
@@ -55,13 +54,10 @@ pub(super) enum Act {
 }
 
 /// Who is in which room and where: room, URI, svr-id.
-pub(super) type Roster = std::collections::BTreeSet<(String, String, String)>;
-
-/// RFC 6230 §6.1: the requester waits for twice the one-way transaction timeout.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) type Roster = BTreeSet<(String, String, String)>;
 
 /// Above this share of its maximum a server takes nobody.
-pub(super) const HARD_CAP: f64 = 1.2;
+const HARD_CAP: f64 = 1.2;
 
 /// What a server is made of, in every life of it.
 #[derive(Clone, Debug)]
@@ -73,34 +69,25 @@ pub(super) struct Setup {
     pub(super) peers: Vec<Host>,
     pub(super) reserved: Vec<Host>,
     pub(super) recall: bool,
+    pub(super) grow_at: f64,
     pub(super) mutation: Mutation,
 }
 
 pub(super) struct Server {
     setup: Setup,
     pub(super) shard: Shard,
-    pub(super) cluster: Cluster,
-    streams: BTreeMap<ChannelId, StreamId>,
-    channels: BTreeMap<StreamId, ChannelId>,
-    next_accepted: u32,
-    /// Channels of ours that are on their way and still wanted.
-    dialling: BTreeSet<u32>,
-    /// Requests of ours that wait for an answer.
-    waiting: BTreeMap<(ChannelId, RequestId), Instant>,
-    /// Of the peers' requests, by the number we gave them, as the peers number them.
-    asked: BTreeMap<RequestId, RequestId>,
-    next_asked: RequestId,
+    hub: Hub,
+    streams: BTreeMap<ConnId, StreamId>,
+    conns: BTreeMap<StreamId, ConnId>,
+    /// Connections of ours that are on their way and still wanted.
+    connecting: BTreeSet<ConnId>,
+    told: LocalLoad,
     acts: Vec<Act>,
-    pub(super) said: u64,
 }
 
 pub(super) fn svr_id(host: Host) -> SvrId {
     // One to three digits are a valid svr-id.
     format!("S{}", host.0).parse().expect("letters and digits")
-}
-
-fn uri(host: Host) -> String {
-    format!("sip:{}", host.address())
 }
 
 pub(super) fn cfw_uri(host: Host) -> String {
@@ -140,16 +127,13 @@ fn settings(setup: &Setup) -> settings::Config {
 impl Server {
     pub(super) fn new(setup: Setup, epoch: u64, seed: u64, now: Instant, wall: SystemTime) -> Self {
         let others = |hosts: &[Host]| -> Vec<Host> {
-            hosts
-                .iter()
-                .copied()
-                .filter(|host| *host != setup.host)
-                .collect()
+            let others = hosts.iter().copied();
+            others.filter(|host| *host != setup.host).collect()
         };
         let reserved = |host: Host| (svr_id(host), cfw_uri(host));
-        let config = Config {
+        let cluster = Config {
             svr_id: svr_id(setup.host),
-            uri: uri(setup.host),
+            uri: format!("sip:{}", setup.host.address()),
             cfw_uri: cfw_uri(setup.host),
             started: wall,
             shards: 1,
@@ -162,26 +146,46 @@ impl Server {
             stop_hook: false,
             drain_after: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(60),
-            grow_at: 0.85,
+            grow_at: setup.grow_at,
         };
-        let epoch = setup.mutation.epoch(epoch);
+        let listener = ListenerIdentity {
+            transport: Transport::Udp,
+            sent_by: setup.host.address().to_string(),
+        };
+        let settings = settings(&setup);
+        let config = hub::Config {
+            cluster,
+            epoch: setup.mutation.epoch(epoch),
+            sip: sip::Config::new(HUB, vec![listener], seed.rotate_left(16)),
+            seed: seed.rotate_left(32),
+            trusted: settings.cluster.trusted.clone(),
+            place: Place {
+                address: setup.host.address().ip(),
+                port: CFW_PORT,
+                fingerprint: None,
+            },
+        };
         let mut server = Self {
-            shard: Shard::new(setup.host, settings(&setup), seed, now),
-            cluster: Cluster::new(config, epoch, seed, now),
+            shard: Shard::new(setup.host, settings, seed, now),
+            hub: Hub::new(config, now),
             setup,
             streams: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            next_accepted: 0,
-            dialling: BTreeSet::new(),
-            waiting: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            next_asked: 0,
+            conns: BTreeMap::new(),
+            connecting: BTreeSet::new(),
+            told: LocalLoad::default(),
             acts: Vec::new(),
-            said: 0,
         };
-        server.shard.set_state(server.cluster.state());
+        server.shard.set_state(server.cluster().state());
         server.measure(now, wall);
         server
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        self.hub.cluster()
+    }
+
+    pub(super) fn counters(&self) -> hub::Counters {
+        self.hub.counters()
     }
 
     pub(super) fn take_acts(&mut self) -> Vec<Act> {
@@ -189,47 +193,31 @@ impl Server {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let answer = self.waiting.values().min().copied();
-        [
-            self.shard.poll_timeout(),
-            self.cluster.poll_timeout(),
-            answer,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let both = [self.shard.poll_timeout(), self.hub.poll_timeout()];
+        both.into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, wall: SystemTime) {
         self.shard.handle_timeout(now, wall);
-        self.cluster.handle_timeout(now);
-        let is_late = |(_, until): &(&(ChannelId, RequestId), &Instant)| **until <= now;
-        let late: Vec<(ChannelId, RequestId)> = self
-            .waiting
-            .iter()
-            .filter(is_late)
-            .map(|(key, _)| *key)
-            .collect();
-        for (channel, id) in late {
-            self.waiting.remove(&(channel, id));
-            let result = Err(408);
-            self.cluster.handle(
-                now,
-                Input::Response {
-                    channel,
-                    id,
-                    result,
-                },
-            );
-        }
+        self.hub.handle_timeout(now);
         self.settle(now, wall);
     }
 
     /// Once a second.
     pub(super) fn measure(&mut self, now: Instant, wall: SystemTime) {
-        let load = self.shard.measure();
-        self.cluster.handle(now, Input::Load(load));
+        self.shard.measure();
+        self.tell_load(now, true);
         self.settle(now, wall);
+    }
+
+    /// Once a second, and when it is worth it at once.
+    fn tell_load(&mut self, now: Instant, is_due: bool) {
+        let (load, told) = (self.shard.local_load(), self.told);
+        let crossed = (load.full, load.capped) != (told.full, told.capped);
+        if is_due || crossed || load.current.abs_diff(told.current) > load.max / 10 {
+            self.told = load;
+            self.hub.handle(now, Input::Load(load));
+        }
     }
 
     pub(super) fn take_datagram(
@@ -239,135 +227,98 @@ impl Server {
         from: SocketAddr,
         datagram: &Bytes,
     ) {
-        self.shard.take_datagram(now, wall, from, datagram);
+        if is_for_hub(datagram) {
+            self.hub.handle_sip(now, flow(from), datagram);
+        } else {
+            self.shard.take_datagram(now, wall, from, datagram);
+        }
         self.settle(now, wall);
     }
 
     pub(super) fn want(&mut self, now: Instant, wall: SystemTime, wanted: Wanted) {
-        self.cluster.handle(now, Input::Operator { id: 1, wanted });
+        self.hub.handle(now, Input::Operator { id: 1, wanted });
         self.settle(now, wall);
     }
 
     pub(super) fn hook_done(&mut self, now: Instant, wall: SystemTime, hook: Hook, svr_id: SvrId) {
         let result = Ok(());
-        self.cluster.handle(
-            now,
-            Input::HookDone {
-                hook,
-                svr_id,
-                result,
-            },
-        );
+        let done = Input::HookDone {
+            hook,
+            svr_id,
+            result,
+        };
+        self.hub.handle(now, done);
         self.settle(now, wall);
     }
 
     /// Somebody has connected.
-    pub(super) fn accept(&mut self, now: Instant, wall: SystemTime, stream: StreamId) {
-        self.next_accepted += 1;
-        let channel = ChannelId::Accepted(self.next_accepted);
-        self.up(now, wall, channel, stream);
+    pub(super) fn accept(&mut self, now: Instant, wall: SystemTime, from: Host, stream: StreamId) {
+        let conn = self.hub.accepted(now, from.address());
+        self.up(now, wall, conn, stream);
     }
 
-    /// We have connected, perhaps to be told that nobody wants that any more.
+    /// We have connected, perhaps to find that nobody wants that any more.
     pub(super) fn connected(
         &mut self,
         now: Instant,
         wall: SystemTime,
-        channel: u32,
+        conn: ConnId,
         stream: StreamId,
     ) {
-        if !self.dialling.remove(&channel) {
+        if self.connecting.remove(&conn) {
+            self.up(now, wall, conn, stream);
+        } else {
             self.acts.push(Act::End { stream });
-            return;
         }
-        let channel = ChannelId::Dialled(channel);
-        self.up(now, wall, channel, stream);
     }
 
-    fn up(&mut self, now: Instant, wall: SystemTime, channel: ChannelId, stream: StreamId) {
-        self.streams.insert(channel, stream);
-        self.channels.insert(stream, channel);
-        let svr_id = None;
-        self.cluster
-            .handle(now, Input::ChannelUp { channel, svr_id });
+    fn up(&mut self, now: Instant, wall: SystemTime, conn: ConnId, stream: StreamId) {
+        self.streams.insert(conn, stream);
+        self.conns.insert(stream, conn);
+        self.hub.ready(now, conn, None);
         self.settle(now, wall);
     }
 
-    pub(super) fn refused(&mut self, now: Instant, wall: SystemTime, channel: u32) {
-        if !self.dialling.remove(&channel) {
-            return;
+    pub(super) fn refused(&mut self, now: Instant, wall: SystemTime, conn: ConnId) {
+        if self.connecting.remove(&conn) {
+            self.hub.closed(now, conn);
+            self.settle(now, wall);
         }
-        let channel = ChannelId::Dialled(channel);
-        let why = Lost::Reset;
-        self.cluster
-            .handle(now, Input::ChannelDown { channel, why });
-        self.settle(now, wall);
     }
 
     /// The stream is over: broken, or ended by the other side.
     pub(super) fn broken(&mut self, now: Instant, wall: SystemTime, stream: StreamId) {
-        self.down(now, wall, stream, Lost::Reset);
-    }
-
-    fn down(&mut self, now: Instant, wall: SystemTime, stream: StreamId, why: Lost) {
-        let Some(channel) = self.channels.remove(&stream) else {
-            return;
-        };
-        self.streams.remove(&channel);
-        self.waiting.retain(|(other, _), _| *other != channel);
-        self.cluster
-            .handle(now, Input::ChannelDown { channel, why });
-        self.settle(now, wall);
+        if let Some(conn) = self.conns.remove(&stream) {
+            self.streams.remove(&conn);
+            self.hub.closed(now, conn);
+            self.settle(now, wall);
+        }
     }
 
     /// Whether it has an end of this stream.
     pub(super) fn knows(&self, stream: StreamId) -> bool {
-        self.channels.contains_key(&stream)
+        self.conns.contains_key(&stream)
     }
 
-    pub(super) fn hear(&mut self, now: Instant, wall: SystemTime, stream: StreamId, said: Said) {
-        let Some(&channel) = self.channels.get(&stream) else {
-            return;
-        };
-        match said {
-            Said::Request(theirs, request) => {
-                self.next_asked += 1;
-                let id = self.next_asked;
-                self.asked.insert(id, theirs);
-                let request = Input::Request {
-                    channel,
-                    id,
-                    request,
-                };
-                self.cluster.handle(now, request);
-            }
-            Said::Response(id, result) => {
-                if self.waiting.remove(&(channel, id)).is_some() {
-                    let response = Input::Response {
-                        channel,
-                        id,
-                        result,
-                    };
-                    self.cluster.handle(now, response);
-                }
-            }
-            Said::Bye => return self.down(now, wall, stream, Lost::Bye),
+    pub(super) fn hear(&mut self, now: Instant, wall: SystemTime, stream: StreamId, bytes: &[u8]) {
+        if let Some(&conn) = self.conns.get(&stream) {
+            self.hub.received(now, conn, bytes);
+            self.settle(now, wall);
         }
-        self.settle(now, wall);
     }
 
-    /// Lets the focus and the rules talk until both have nothing more to say.
+    /// Lets the shard and the hub talk until both have nothing more to say.
     fn settle(&mut self, now: Instant, wall: SystemTime) {
         loop {
+            self.tell_load(now, false);
             let mut idle = true;
             for report in self.shard.take_reports() {
                 idle = false;
-                let Some(report) = self.setup.mutation.report(report) else {
-                    continue;
-                };
-                self.cluster.handle(now, Input::Report { shard: 0, report });
+                if let Some(report) = self.setup.mutation.report(report) {
+                    self.report(now, report);
+                }
             }
-            while let Some(output) = self.cluster.poll_output() {
+            while let Some(output) = self.hub.poll_output() {
                 idle = false;
                 self.act(now, wall, output);
             }
@@ -380,67 +331,66 @@ impl Server {
         }
     }
 
-    fn act(&mut self, now: Instant, wall: SystemTime, output: Output) {
+    fn report(&mut self, now: Instant, report: Report) {
+        self.hub.handle(now, Input::Report { shard: 0, report });
+    }
+
+    fn act(&mut self, now: Instant, wall: SystemTime, output: hub::Output) {
         match output {
-            Output::Dial { channel, uri, .. } => {
-                if let (ChannelId::Dialled(channel), Some(to)) = (channel, host_of(&uri)) {
-                    self.dialling.insert(channel);
-                    self.acts.push(Act::Connect { channel, to });
+            hub::Output::Transmit { flow, message } => {
+                let to = flow.peer;
+                self.acts.push(Act::Datagram { to, message });
+            }
+            // Nobody here has a name.
+            hub::Output::Resolve { ticket, .. } => self.hub.resolved(now, ticket, &[]),
+            hub::Output::Connect { conn, host, port } => {
+                let to = host.parse().ok().map(|ip| SocketAddr::new(ip, port));
+                match to.and_then(Host::of) {
+                    Some(to) => {
+                        self.connecting.insert(conn);
+                        self.acts.push(Act::Connect { conn, to });
+                    }
+                    None => self.hub.closed(now, conn),
                 }
             }
-            Output::Close { channel, .. } => {
-                self.waiting.retain(|(other, _), _| *other != channel);
-                if let ChannelId::Dialled(channel) = channel {
-                    self.dialling.remove(&channel);
+            hub::Output::Write { conn, bytes } => {
+                if let Some(&stream) = self.streams.get(&conn) {
+                    let bytes = bytes.into();
+                    self.acts.push(Act::Say { stream, bytes });
                 }
-                if let Some(stream) = self.streams.remove(&channel) {
-                    self.channels.remove(&stream);
-                    let said = Said::Bye;
-                    self.acts.push(Act::Say { stream, said });
+            }
+            hub::Output::Close { conn } => {
+                self.connecting.remove(&conn);
+                if let Some(stream) = self.streams.remove(&conn) {
+                    self.conns.remove(&stream);
                     self.acts.push(Act::End { stream });
                 }
             }
-            Output::Send {
-                channel,
-                id,
-                request,
-            } => {
-                if let Some(&stream) = self.streams.get(&channel) {
-                    self.said += 1;
-                    self.waiting.insert((channel, id), now + ANSWER_PATIENCE);
-                    let said = Said::Request(id, request);
-                    self.acts.push(Act::Say { stream, said });
-                }
-            }
-            Output::Respond {
-                channel,
-                id,
-                response,
-            } => {
-                let theirs = self.asked.remove(&id);
-                if let (Some(&stream), Some(id)) = (self.streams.get(&channel), theirs) {
-                    self.said += 1;
-                    let said = Said::Response(id, Ok(response));
-                    self.acts.push(Act::Say { stream, said });
-                }
-            }
+            hub::Output::Act(act) => self.act_on_rules(now, wall, act),
+        }
+    }
+
+    fn act_on_rules(&mut self, now: Instant, wall: SystemTime, act: Output) {
+        match act {
             Output::Order { order, .. } => self.shard.obey(now, wall, order),
             Output::State(state) => {
                 self.shard.set_state(state);
                 self.acts.push(Act::State(state));
             }
-            Output::Kept(_) => {}
+            Output::Kept(units) => self.shard.load().keep(units),
             Output::RunHook { hook, svr_id, .. } => self.acts.push(Act::Hook { hook, svr_id }),
-            Output::Answered { .. } => {}
             Output::Decided(decision) => self.acts.push(Act::Decided(decision)),
+            // The hub does the rest by itself.
+            _ => {}
         }
     }
 
     /// Who is where, as this server sees it.
     pub(super) fn roster(&self) -> Roster {
+        let cluster = self.cluster();
         let mut roster = Roster::new();
-        for id in self.cluster.conferences() {
-            let Some(conference) = self.cluster.conference(id) else {
+        for id in cluster.conferences() {
+            let Some(conference) = cluster.conference(id) else {
                 continue;
             };
             for user in conference.users {
@@ -453,72 +403,25 @@ impl Server {
         roster
     }
 
+    /// Control channels that are up.
     pub(super) fn channels(&self) -> usize {
-        self.channels.len()
+        self.hub.counters().up as usize
     }
 
-    pub(super) fn setup(&self) -> &Setup {
-        &self.setup
-    }
-
-    /// Whom it could not take, by the hard cap.
+    /// What the load may be after a caller was taken: he may be the one who crosses the cap. One more where
+    /// users of a dead server are called back, whom the rules let in by what participants cost on the average.
     pub(super) fn cap(&self) -> u32 {
-        (f64::from(self.setup.max) * HARD_CAP) as u32 + UNIT
+        (f64::from(self.setup.max) * HARD_CAP) as u32 + 2 * UNIT
     }
 }
 
-impl Said {
-    /// About as many bytes as it has on the wire.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Request(_, request) => 400 + 250 * request.elements.len(),
-            Self::Response(..) => 250,
-            Self::Bye => 0,
-        }
-    }
-}
-
-impl Said {
-    /// Worth a line in a trace: not the load of every second, nor that it has come.
-    pub(super) fn is_telling(&self) -> bool {
-        match self {
-            Self::Request(_, request) => !matches!(request.elements[..], [Element::Load(_)]),
-            Self::Response(_, Ok(response)) => response.status != 200,
-            Self::Response(_, Err(_)) | Self::Bye => true,
-        }
-    }
-}
-
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::Request(_, request) => {
-                let elements: Vec<String> = request.elements.iter().map(told).collect();
-                format!("{} {}", request.seq, elements.join(", "))
-            }
-            Self::Response(_, response) => format!("{response:?}"),
-            Self::Bye => "BYE".to_owned(),
-        };
-        f.write_str(&text)
-    }
-}
-
-fn told(element: &Element) -> String {
-    match element {
-        Element::Load(load) => format!("load {}", load.current),
-        Element::ConfInfo(info) => {
-            let kind = if info.full { "all" } else { "news" };
-            let systems = info.systems.len();
-            let rooms = info.conferences.iter().map(|room| {
-                let users = room.users.iter();
-                let users = users.map(|user| format!("{}:{:?}", user.endpoint, user.status));
-                format!("{} {:?}", room.conf_obj_id, users.collect::<Vec<_>>())
-            });
-            format!(
-                "{kind} of {systems} servers, {}",
-                rooms.collect::<Vec<_>>().join("; ")
-            )
-        }
-        other => format!("{other:?}"),
+/// As the shards' doorman has it: what is of a dialog of the hub's, or calls `cfw`.
+fn is_for_hub(datagram: &[u8]) -> bool {
+    let Ok(glance) = sip::scan(datagram) else {
+        return false;
+    };
+    match glance.owner() {
+        Some(owner) => owner == HUB,
+        None => glance.user().as_deref() == Some(RoomName::CONTROL),
     }
 }

@@ -163,16 +163,19 @@ impl Shard {
     }
 
     /// Once a second.
-    pub(super) fn measure(&mut self) -> LocalLoad {
+    pub(super) fn measure(&mut self) {
         self.measured += EWMA_ALPHA * (f64::from(self.cost()) - self.measured);
-        let max = f64::from(self.load.max());
-        let hot = (self.measured / max / 2.0).min(1.0);
-        self.load.update(self.measured.round() as u32, hot);
+        let hot = self.measured / f64::from(self.load.max()) / 2.0;
+        self.load.update(self.measured.round() as u32, hot.min(1.0));
+    }
+
+    /// As the rules are told of it.
+    pub(super) fn local_load(&self) -> LocalLoad {
         LocalLoad {
             current: self.load.expected(),
             max: self.load.max(),
             min: self.load.min(),
-            hot: hot as f32,
+            hot: self.load.hot() as f32,
             full: self.load.is_full(),
             capped: self.load.is_over_hard_cap(),
             participants: self.participants() as u32,

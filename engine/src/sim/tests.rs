@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::clock::{MS, SECOND};
+use super::cost;
 use super::mutation::Mutation;
-use super::report::{Counts, Outcome};
+use super::report::{Count, Counts, Outcome};
 use super::world::run;
 
 /// Seeds run when nobody says how many.
@@ -65,7 +67,6 @@ fn tell(outcome: &Outcome) -> String {
 }
 
 #[test]
-#[ignore = "the rules are not there yet"]
 fn every_seed_keeps_every_promise() {
     if let Some(seed) = number("PLENUM_SIM_SEED") {
         let outcome = run(seed, Mutation::None, true);
@@ -81,6 +82,18 @@ fn every_seed_keeps_every_promise() {
     if let Some(failed) = failed {
         panic!("{}", tell(&failed));
     }
+    // A simulation in which nothing happens proves nothing.
+    let all = [
+        Count::Redirects,
+        Count::CallsBack,
+        Count::Moves,
+        Count::Drains,
+        Count::Additions,
+        Count::Partitions,
+    ];
+    for count in all.into_iter().filter(|_| seeds >= SEEDS) {
+        assert!(counts.get(count) > 0, "{count:?}");
+    }
 }
 
 #[test]
@@ -93,10 +106,46 @@ fn a_seed_is_one_history() {
 }
 
 #[test]
-#[ignore = "the rules are not there yet"]
 fn broken_rules_are_found() {
     for mutation in Mutation::BROKEN {
         let (_, failed) = run_seeds(0, SEEDS, mutation);
         assert!(failed.is_some(), "{mutation:?} goes unnoticed");
+    }
+}
+
+/// `make sim-cost`.
+#[test]
+fn costs_and_waits() {
+    let sizes: &[usize] = match number("PLENUM_SIM_COST") {
+        Some(_) => &[3, 10, 50],
+        None => &[3],
+    };
+    println!("servers  sent by each: bytes/s  messages/s  time of this computer, us/s");
+    for &servers in sizes {
+        let cost = cost::of_servers(servers);
+        println!(
+            "{:>7} {:>22.0} {:>11.1} {:>28.0}",
+            cost.servers, cost.bytes, cost.messages, cost.busy_us
+        );
+        // Each tells each of the others its load once a second, and hears that it was told.
+        let least = (servers - 1) as f64;
+        assert!(
+            cost.messages >= least && cost.bytes > 100.0 * least,
+            "{cost:?}"
+        );
+    }
+    for grow_at in [0.85, 2.0] {
+        let waits = cost::of_callers(grow_at);
+        let ms = |time| time as f64 / MS as f64;
+        println!(
+            "grow_at {grow_at}: join {:.1} ms, redirected {:.1} ms; at the reserved server the first is in {:.1} ms \
+             after all were full, {:.1} ms after his INVITE; callers come every 1.5 s, 10 ms one way",
+            ms(waits.direct),
+            ms(waits.redirected),
+            ms(waits.first_at_reserved),
+            ms(waits.first_took)
+        );
+        assert!(waits.direct < waits.redirected, "{waits:?}");
+        assert!(waits.first_at_reserved < 6 * SECOND, "{waits:?}");
     }
 }

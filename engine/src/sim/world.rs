@@ -17,6 +17,7 @@ use super::scenario::{
     CallerPlan, EVENING, FIRST_CALLER, NIGHT, Scenario, ServerPlan, Step, caller_host, server_host,
 };
 use super::server::{Act, Server, Setup};
+use crate::cluster::hub::ConnId;
 use crate::cluster::{Hook, Wanted};
 use crate::random::Random;
 
@@ -61,12 +62,12 @@ enum Event {
     Night,
 }
 
-/// Who connects: a channel of one life of a server.
+/// Who connects: one life of a server.
 #[derive(Clone, Copy, Debug)]
 struct Dialler {
     server: usize,
     life: u32,
-    channel: u32,
+    conn: ConnId,
 }
 
 struct Queued {
@@ -153,6 +154,10 @@ pub(super) struct World {
     digest: DefaultHasher,
     pub(super) is_evening: bool,
     pub(super) agreed_at: Option<Time>,
+    /// When something last went wrong.
+    pub(super) last_fault: Time,
+    /// Callers of servers that died while nothing else was wrong: when, whose, and on which.
+    pub(super) bereaved: Vec<(Time, usize, Host)>,
 }
 
 /// Violations kept of one seed.
@@ -216,6 +221,8 @@ impl World {
             digest: DefaultHasher::new(),
             is_evening: false,
             agreed_at: None,
+            last_fault: 0,
+            bereaved: Vec::new(),
         }
     }
 
@@ -324,26 +331,18 @@ impl World {
                 back,
             } => self.on_accept(to, dialler, stream, back),
             Event::Connected { dialler, stream } => {
-                let Dialler {
-                    server,
-                    life,
-                    channel,
-                } = dialler;
+                let Dialler { server, life, conn } = dialler;
                 let connected = self.with_server(server, life, |server, now, wall| {
-                    server.connected(now, wall, channel, stream);
+                    server.connected(now, wall, conn, stream);
                 });
                 if !connected {
                     self.end_stream(server_host(server), stream);
                 }
             }
             Event::Refused { dialler } => {
-                let Dialler {
-                    server,
-                    life,
-                    channel,
-                } = dialler;
+                let Dialler { server, life, conn } = dialler;
                 self.with_server(server, life, |server, now, wall| {
-                    server.refused(now, wall, channel);
+                    server.refused(now, wall, conn);
                 });
             }
             Event::Stream(arriving) => self.on_stream(arriving),
@@ -447,8 +446,9 @@ impl World {
         let Some(at) = Self::server_of(to) else {
             return;
         };
+        let by = server_host(dialler.server);
         let is_dark = self.machines.get(at).is_none_or(|machine| machine.dark);
-        if self.with_any(at, |server, now, wall| server.accept(now, wall, stream)) {
+        if self.with_any(at, |server, now, wall| server.accept(now, wall, by, stream)) {
             self.push(back, Event::Connected { dialler, stream });
         } else if !is_dark {
             self.push(back, Event::Refused { dialler });
@@ -468,13 +468,13 @@ impl World {
             .get(at)
             .and_then(|machine| machine.server.as_ref());
         match piece {
-            Piece::Said(said, _) if server.is_some_and(knows) => {
+            Piece::Bytes(bytes) if server.is_some_and(knows) => {
                 self.with_any(at, |server, now, wall| {
-                    server.hear(now, wall, stream, *said);
+                    server.hear(now, wall, stream, &bytes);
                 });
             }
             // A kernel that knows nothing of this connection.
-            Piece::Said(..) => self.end_stream(to, stream),
+            Piece::Bytes(_) => self.end_stream(to, stream),
             Piece::End => {
                 self.with_any(at, |server, now, wall| server.broken(now, wall, stream));
             }
@@ -537,11 +537,11 @@ impl World {
                         self.send(from, to, message);
                     }
                 }
-                Act::Connect { channel, to } => {
+                Act::Connect { conn, to } => {
                     let dialler = Dialler {
                         server: at,
                         life,
-                        channel,
+                        conn,
                     };
                     let connecting = self.net.connect(self.now, from, to);
                     self.note(|| format!("S{} dials S{}: {connecting:?}", from.0, to.0));
@@ -555,13 +555,9 @@ impl World {
                         self.push(there, accept);
                     }
                 }
-                Act::Say { stream, said } => {
-                    if self.keep_trace && said.is_telling() {
-                        self.note(|| format!("S{} on {stream:?}: {said}", from.0));
-                    }
-                    let len = said.len();
-                    let piece = Piece::Said(Box::new(said), len);
-                    let arriving = self.net.say(self.now, stream, from, piece);
+                Act::Say { stream, bytes } => {
+                    self.note_said(from, stream, &bytes);
+                    let arriving = self.net.say(self.now, stream, from, Piece::Bytes(bytes));
                     self.arrive(arriving);
                 }
                 Act::End { stream } => {
@@ -596,6 +592,9 @@ impl World {
                 }),
                 Act::State(state) => {
                     self.note(|| format!("S{} is {state}", from.0));
+                    let was_draining = self.machines[at].draining_since.is_some();
+                    let is_added = state == SvrState::Active && !was_draining;
+                    self.counts.add(Count::Additions, u64::from(is_added));
                     self.machines[at].draining_since =
                         (state == SvrState::Draining).then_some(self.now);
                     self.counts
@@ -719,6 +718,7 @@ impl World {
             },
             reserved,
             recall: self.scenario.recall,
+            grow_at: self.scenario.grow_at,
             mutation: self.mutation,
         };
         let since = wall.duration_since(std::time::UNIX_EPOCH);
@@ -782,6 +782,10 @@ impl World {
             });
         }
         let now = PERSONS_CLOCK.instant(self.now);
+        if !matches!(step, Step::Join { .. } | Step::Leave { .. }) {
+            self.bereave(&step);
+            self.last_fault = self.now;
+        }
         match step {
             Step::Join { caller, room } => {
                 self.people[caller].caller.join(now, &room);
@@ -841,7 +845,12 @@ impl World {
             }
             Step::Weather(weather) => self.net.weather = weather,
             Step::Garbage { server } => self.garbage(server),
-            Step::Drain { server } => self.want(server, Wanted::Drain { deadline: None }),
+            Step::Drain { server } => {
+                // Asked for again, it begins anew.
+                let machine = &mut self.machines[server];
+                machine.draining_since = machine.draining_since.map(|_| self.now);
+                self.want(server, Wanted::Drain { deadline: None });
+            }
             Step::Undrain { server } => self.want(server, Wanted::Undrain),
         }
     }
@@ -906,5 +915,26 @@ impl World {
         self.people[at].silent_since = None;
         self.people[at].placed = None;
         self.after_person(at);
+    }
+}
+
+impl World {
+    /// What goes over a channel, but for the load of every second and that it has come.
+    fn note_said(&mut self, from: Host, stream: StreamId, bytes: &[u8]) {
+        if !self.keep_trace {
+            return;
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let is_load = text.contains("<crt-svr-load") && !text.contains("<crt-conf-info");
+        let is_answer = text
+            .lines()
+            .next()
+            .is_some_and(|line| line.ends_with(" 200"));
+        if is_load || is_answer {
+            return;
+        }
+        let body = text.split("version=\"1.0\">").last().unwrap_or_default();
+        let body: String = body.chars().take(240).collect();
+        self.note(|| format!("S{} on {stream:?}: {}", from.0, body.replace("\r\n", " ")));
     }
 }
