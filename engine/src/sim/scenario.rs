@@ -299,6 +299,9 @@ impl Scenario {
                 self.close(at, end, ways.collect());
             }
             _ => {
+                // One that stands by and is sent to work by hand would know nobody, and nobody it.
+                let active = self.servers.iter().filter(|plan| !plan.standby).count();
+                let server = server % active;
                 self.steps.push((at, Step::Drain { server }));
                 if dice.percent(50) {
                     self.steps.push((end, Step::Undrain { server }));
