@@ -16,7 +16,7 @@ use std::time::Duration;
 use agent::Agent;
 use capture::{Capture, Filter, Flow};
 use common::Server;
-use common::cluster::{listed, mesh, wait_for};
+use common::cluster::{listed, mesh, talking, wait_for};
 use crowd::{Crowd, Heard, NEITHER, TONE_RMS, Voice, Who};
 use sip::conference_info::{Replica, read};
 
@@ -119,6 +119,12 @@ fn a_tone_is_heard_on_every_server_once() {
             (level / TONE_RMS - 1.0).abs() < 0.05,
             "{level} of {TONE_RMS}"
         );
+    }
+    let speaker = conference.crowd.entity(conference.speaker);
+    for server in &conference.servers {
+        wait_for("it is known everywhere who talks", || {
+            talking(server, "lobby") == [speaker.as_str()]
+        });
     }
     // Nor does the speaker hear himself, come back from elsewhere.
     conference.hear_silence(conference.speaker);

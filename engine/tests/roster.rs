@@ -590,20 +590,24 @@ fn a_server_that_ends_tells_its_subscribers() {
     assert!(server.wait_for_end().success());
 }
 
-/// It is the CSRC that the mix has while he talks.
+/// It is what stands in the CSRC lists of what other servers hear of him.
 #[test]
-fn who_sends_sound_is_named_by_its_source() {
+fn who_is_in_the_room_is_named_by_the_source_of_his_sound() {
     let server = serve(&["rooms.notify_ms=0"]);
     let room = server.uri("staff");
-    let phone = common::Phone::call(&room, &["--tone", "440", "--seconds", "4"]);
-    server.wait_until("it is heard", |server| {
-        let all = agent::participants_of(server, "staff");
-        all.first().is_some_and(|one| one["talking"] == true)
-    });
-    let watcher = Watcher::new(Agent::new(&server, "watcher"), &room);
-    let media = &watcher.conference().users[0].endpoints[0].media[0];
-    assert!(media.src_id.is_some(), "{media:?}");
+    let mut agents = ["alice", "bob"].map(|name| Agent::new(&server, name));
+    let calls = agents.each_mut().map(|agent| agent.call(&room));
+    let mut watcher = Watcher::new(Agent::new(&server, "watcher"), &room);
+    let mut sources = Vec::new();
+    for agent in &agents {
+        watcher.hear_until(|known| known.status(agent) == Some(Status::Connected));
+        let media = &watcher.user(agent).expect("he is in").endpoints[0].media[0];
+        sources.push(media.src_id.expect("a source"));
+    }
+    assert_ne!(sources[0], sources[1]);
     watcher.unsubscribe();
-    phone.succeed();
+    for (mut agent, call) in agents.into_iter().zip(calls) {
+        agent.hang_up(call);
+    }
     check_nothing_left(&server);
 }

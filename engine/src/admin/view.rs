@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use cfw::SvrId;
 use cfw::dist_conf::message::ConfUser;
+use rtp::Contributor;
 use serde::{Serialize, Serializer};
 
 use crate::cluster;
@@ -17,6 +18,9 @@ pub struct ConferenceView {
     /// The server that owns it.
     pub svr_id: String,
     pub participants: Vec<ParticipantView>,
+    /// Sources heard from other servers just now, by which those who talk there are found.
+    #[serde(skip)]
+    pub heard: Vec<Contributor>,
 }
 
 /// Somebody in a conference.
@@ -52,12 +56,14 @@ pub(super) fn join(
 ) -> Vec<ConferenceView> {
     let mut joined = local;
     for conference in all {
+        let known = joined.iter_mut().find(|known| known.id == conference.id);
+        let heard = known.as_ref().map_or(&[][..], |known| &known.heard);
         let far = conference.users.into_iter();
         let mut far: Vec<_> = far
             .filter(|user| user.svr_id != Some(own))
-            .map(far_participant)
+            .map(|user| far_participant(user, heard))
             .collect();
-        match joined.iter_mut().find(|known| known.id == conference.id) {
+        match known {
             Some(known) => {
                 known.svr_id = conference.owner.to_string();
                 known.participants.append(&mut far);
@@ -68,6 +74,7 @@ pub(super) fn join(
                 uri: uri_of(&conference.id),
                 svr_id: conference.owner.to_string(),
                 participants: far,
+                heard: Vec::new(),
                 id: conference.id,
             }),
         }
@@ -76,16 +83,19 @@ pub(super) fn join(
     joined
 }
 
-/// Nobody tells how loud somebody is on another server.
-fn far_participant(user: ConfUser) -> ParticipantView {
+/// `heard` tells how loud he is, where this server has somebody who hears him.
+fn far_participant(user: ConfUser, heard: &[Contributor]) -> ParticipantView {
+    let is_his = |one: &&Contributor| user.ssrc == Some(one.ssrc);
+    let talks = heard.iter().find(is_his);
+    let level = talks.map_or(Contributor::SILENCE, |one| one.level);
     ParticipantView {
         entity: user.entity,
         svr_id: user.svr_id.map(|id| id.to_string()).unwrap_or_default(),
         codec: user.codec.unwrap_or_default(),
         status: user.status.as_str().to_owned(),
         muted: user.muted,
-        talking: false,
-        level_dbov: -127,
+        talking: talks.is_some(),
+        level_dbov: -i32::from(level),
         joined: user.joined.unwrap_or(SystemTime::UNIX_EPOCH),
     }
 }
@@ -98,6 +108,7 @@ pub(super) fn merge(parts: impl IntoIterator<Item = ConferenceView>) -> Vec<Conf
         let same = later.id == kept.id;
         if same {
             kept.participants.append(&mut later.participants);
+            kept.heard.append(&mut later.heard);
         }
         same
     });

@@ -52,10 +52,8 @@ pub(super) fn endpoint<I: MediaIo>(call: &Call, name: &str, means: &mut Means<'_
             reason: None,
             by: call.dialled.as_ref().and_then(|dialled| dialled.by.clone()),
         },
-        media: audio(
-            member.and_then(|member| member.session().heard_ssrc()),
-            direction,
-        ),
+        // His own is not told: phones choose theirs as they like, and two may choose the same.
+        media: audio(member.map(|member| member.session().ssrc()), direction),
         ..Endpoint::default()
     }
 }

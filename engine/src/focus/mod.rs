@@ -207,7 +207,6 @@ impl Focus {
         }
         self.give_up_waiting(means);
         self.give_up_errands(means);
-        self.look_at_calls(means);
         self.notify_subscribers(means);
     }
 
@@ -218,7 +217,6 @@ impl Focus {
             first(&self.waiting),
             first(&self.calling),
             self.rosters.poll_timeout(),
-            self.reports.poll_timeout(),
             self.placing.poll_timeout(),
             self.errands.poll_timeout(),
         ]

@@ -2,8 +2,7 @@
 //!
 //! Where nobody is to be told ([`Focus::join_cluster`] was never called) none of this costs anything.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
 
 use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 use sip::CallKey;
@@ -15,12 +14,6 @@ use super::{Focus, Means, RoomName};
 use crate::io::MediaIo;
 use crate::shard::ShardIndex;
 
-/// How often calls are looked at for what nobody says: the source of their sound.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Calls looked at each time. Each has its turn, in servers of any size.
-const LOOKS: usize = 512;
-
 /// What the cluster has been told, and is yet to be told.
 #[derive(Default)]
 pub(super) struct Reports {
@@ -30,9 +23,6 @@ pub(super) struct Reports {
     /// As they were told last.
     told: HashMap<CallKey, Told>,
     by_endpoint: HashMap<String, CallKey>,
-    /// Those told of, in the order in which they are looked at.
-    looks: VecDeque<CallKey>,
-    next_look: Option<Instant>,
 }
 
 struct Told {
@@ -43,10 +33,6 @@ struct Told {
 impl Reports {
     pub(super) fn is_on(&self) -> bool {
         self.shard.is_some()
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.next_look
     }
 
     pub(super) fn push(&mut self, report: Report) {
@@ -65,15 +51,13 @@ impl Reports {
         format!("{shard}.{key}")
     }
 
-    fn tell(&mut self, now: Instant, key: CallKey, room: RoomName, user: ConfUser) {
+    fn tell(&mut self, key: CallKey, room: RoomName, user: ConfUser) {
         if let Some(told) = self.told.get(&key) {
             if *told.user == user {
                 return;
             }
         } else {
             self.by_endpoint.insert(user.endpoint.clone(), key);
-            self.looks.push_back(key);
-            self.next_look.get_or_insert(now + LOOK_EVERY);
         }
         let user = Box::new(user);
         self.waiting.push(Report::User {
@@ -89,19 +73,6 @@ impl Reports {
             let endpoint = user.endpoint;
             self.waiting.push(Report::UserGone { room, endpoint });
         }
-    }
-
-    /// Whose turn it is to be looked at.
-    fn due(&mut self, now: Instant) -> Vec<CallKey> {
-        if self.next_look.is_none_or(|next| next > now) {
-            return Vec::new();
-        }
-        let count = self.looks.len().min(LOOKS);
-        let mut due: Vec<CallKey> = self.looks.drain(..count).collect();
-        due.retain(|key| self.told.contains_key(key));
-        self.looks.extend(&due);
-        self.next_look = (!self.looks.is_empty()).then(|| now + LOOK_EVERY);
-        due
     }
 }
 
@@ -136,7 +107,7 @@ impl Focus {
             display_name: call.display_name.clone(),
             status: user_status(status_of(call, leg)),
             codec: leg.map(|leg| leg.codec.name().to_ascii_lowercase()),
-            ssrc: member.and_then(|member| member.session().heard_ssrc()),
+            ssrc: member.map(|member| member.session().ssrc()),
             role: None,
             muted: call.muted,
             joined: Some(call.joined),
@@ -150,20 +121,7 @@ impl Focus {
             }),
         };
         let room = call.room.clone();
-        self.reports.tell(means.now, key, room, user);
-    }
-
-    /// Finds what has changed without a word.
-    pub(super) fn look_at_calls<I: MediaIo>(&mut self, means: &mut Means<'_, I>) {
-        for key in self.reports.due(means.now) {
-            let seat = self.calls.get(&key).map(|call| call.seat);
-            let member = seat.and_then(|seat| means.stage.member(seat));
-            let ssrc = member.and_then(|member| member.session().heard_ssrc());
-            let is_known = |told: &Told| told.user.ssrc == ssrc;
-            if !self.reports.told.get(&key).is_some_and(is_known) {
-                self.tell_roster(key, means);
-            }
-        }
+        self.reports.tell(key, room, user);
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn conferences<'a>(
                 .members()
                 .map(|(_, member)| participant(member, config))
                 .collect(),
+            heard: room.talkers_elsewhere().collect(),
         })
         .collect()
 }

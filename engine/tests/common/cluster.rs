@@ -197,6 +197,17 @@ pub fn listed(server: &Server, room: &str) -> Vec<Listed> {
     list
 }
 
+/// Who talks in a conference, as a server knows it, by entity.
+pub fn talking(server: &Server, room: &str) -> Vec<String> {
+    let (code, body) = server.get(&format!("/api/v1/conferences/{room}"));
+    assert_eq!(code, 200, "{body}");
+    let value = json(body);
+    let list = value["participants"].as_array().expect("a list").iter();
+    list.filter(|one| one["talking"] == true)
+        .map(|one| text(&one["entity"]))
+        .collect()
+}
+
 /// Waits for `condition`, which may ask several servers; says how long that took.
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) -> Duration {

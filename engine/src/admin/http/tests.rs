@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use rtp::Contributor;
 use simd_json::{OwnedValue, prelude::*};
 
 use cfw::dist_conf::message::{ConfUser, UserStatus};
@@ -68,6 +69,10 @@ impl FakeShards {
             uri: "sip:blue%20room@127.0.0.1:5060".to_owned(),
             svr_id: "A".to_owned(),
             participants: vec![participant],
+            heard: (shard == 1)
+                .then_some(Contributor { ssrc: 7, level: 30 })
+                .into_iter()
+                .collect(),
         }
     }
 }
@@ -172,7 +177,7 @@ impl ShardQueries for FakeShards {
                     endpoint: "1".to_owned(),
                     display_name: None,
                     status: UserStatus::OnHold,
-                    ssrc: None,
+                    ssrc: Some(7),
                     codec: Some("opus".to_owned()),
                     role: None,
                     muted: true,
@@ -400,8 +405,13 @@ fn conferences_are_put_together_from_all_shards() {
         .replace("user0", "user1")
         .replace(r#""talking":true"#, r#""talking":false"#);
     let far = r#"{"entity":"sip:far@B","svr_id":"B","codec":"opus","status":"on-hold","muted":true,"talking":false,"level_dbov":-127,"joined":"1970-01-01T00:00:00.000Z"}"#;
+    // Who is heard is known of the rooms that are here.
+    let heard = far.replace(
+        r#""talking":false,"level_dbov":-127"#,
+        r#""talking":true,"level_dbov":-30"#,
+    );
     let conference = format!(
-        r#"{{"id":"blue room","uri":"sip:blue%20room@127.0.0.1:5060","svr_id":"A","participants":[{one},{other},{far}]}}"#
+        r#"{{"id":"blue room","uri":"sip:blue%20room@127.0.0.1:5060","svr_id":"A","participants":[{one},{other},{heard}]}}"#
     );
     let elsewhere = format!(
         r#"{{"id":"far","uri":"sip:far@127.0.0.1:5060","svr_id":"B","participants":[{far}]}}"#
