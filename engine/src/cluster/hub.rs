@@ -6,7 +6,7 @@
 //!   shards, load, operator ────┘                               └──> shards, state, programs, log
 //! ```
 //! The INVITE of a channel names by SDP who connects and by which `cfw-id` the connection will be known;
-//! [`links`] follows it from there to its end, [`talk`] turns what is said on it into the values that the
+//! `links` follows it from there to its end, `talk` turns what is said on it into the values that the
 //! rules ([`Cluster`]) speak, and back. Peers whose address is not known to the configuration, or to a peer,
 //! are refused with 403.
 //!

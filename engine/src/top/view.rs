@@ -1,4 +1,4 @@
-//! What `plenum top` looks like, from a [`Status`] alone.
+//! What `plenum top` looks like, from a status alone.
 //!
 //! ```text
 //! plenum A 0.1.0   active   up 0:00:12             3 conferences   30 participants
