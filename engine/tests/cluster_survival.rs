@@ -152,8 +152,10 @@ fn kill_one() -> Duration {
         hear(&crowd, who);
     }
     hear(&crowd, there);
-    // He knows no Replaces: his phone rings, and he does not take it.
-    assert_eq!(crowd.story(deaf).replaced, 0);
+    // He knows no Replaces: nobody rings him out of the blue.
+    let story = crowd.story(deaf);
+    assert_eq!(story.replaced, 0, "{story:?}");
+    assert!(story.refused.is_empty(), "{story:?}");
 
     // The same server in a new life knows the conference, and nobody takes it for the old one.
     let again = places[0].start_beside(&b, &places, &sets);

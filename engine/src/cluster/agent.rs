@@ -351,6 +351,7 @@ impl Running {
                 .map(|core| core.participants.get())
                 .sum::<u64>()
                 .min(u32::MAX.into()) as u32,
+            cost: self.load.cost(),
         };
         let told = &self.told;
         let crossed = (load.full, load.capped, load.max, load.min)

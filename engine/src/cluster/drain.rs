@@ -121,6 +121,13 @@ impl Cluster {
         self.timers.set(now + PACE, Timer::Move);
     }
 
+    /// It gives its users away because it has little to do, and not because the operator wants it.
+    #[cfg(test)]
+    pub(crate) fn drains_by_itself(&self) -> bool {
+        let running = self.drain.running.as_ref();
+        running.is_some_and(|running| !running.by_operator)
+    }
+
     /// What another server does that matters to a drain.
     pub(super) fn on_neighbour_state(
         &mut self,

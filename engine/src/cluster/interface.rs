@@ -74,6 +74,8 @@ pub struct LocalLoad {
     pub capped: bool,
     /// Participants of all rooms of this server.
     pub participants: u32,
+    /// Load units of one of them on the average; while there is none, what one is going to cost.
+    pub cost: f64,
 }
 
 /// Why a channel is not, or no more.

@@ -31,9 +31,6 @@ const PUSH_GAP: Duration = Duration::from_millis(200);
 /// A change of this share of the load is told at once.
 const PUSH_CHANGE: f64 = 0.1;
 
-/// Load units of one participant while none is here to measure: 50 packets a second each way.
-const UNITS_DEFAULT: f64 = 100.0;
-
 /// Whom we have sent to a server, until its reports can show it.
 ///
 /// A report may show the newcomers or not yet, so the prediction is the higher of the report and of what
@@ -102,21 +99,9 @@ impl Own {
         self.measured.max > 0
     }
 
-    /// Load units of one participant: the mean of those here.
+    /// Load units of one participant. Never below one: what costs nothing would be let in without end.
     pub(super) fn per_participant(&self) -> f64 {
-        let LocalLoad {
-            current,
-            max,
-            participants,
-            ..
-        } = self.measured;
-        match participants {
-            0 => UNITS_DEFAULT,
-            participants => {
-                let mean = f64::from(current) / f64::from(participants);
-                mean.clamp(1.0, f64::from(max).max(1.0))
-            }
-        }
+        self.measured.cost.max(1.0)
     }
 
     /// With those counted who have been let in since it was measured.

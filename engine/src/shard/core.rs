@@ -200,6 +200,9 @@ impl<I: MediaIo> Core<I> {
         meters.turns_pressed.add(u64::from(pressed));
         self.ledger.lap_at(now, meters, Phase::Idle);
         self.tracer.begin(wall);
+        if now >= self.next_feedback {
+            self.tell_upstream(now, wall, meters);
+        }
 
         self.harvest(now, meters);
         self.ledger.lap(meters, Phase::Harvest);
@@ -240,7 +243,7 @@ impl<I: MediaIo> Core<I> {
         self.ledger.lap(meters, Phase::Mail);
         self.stage.flush(meters);
         self.ledger.lap(meters, Phase::Send);
-        self.keep_house(now, wall, meters);
+        self.keep_house(now, meters);
         self.ledger.lap(meters, Phase::House);
 
         self.due = self.next_turn(now);
@@ -600,13 +603,10 @@ impl<I: MediaIo> Core<I> {
     }
 
     /// What nobody misses for a while.
-    fn keep_house(&mut self, now: Instant, wall: SystemTime, meters: &CoreMeters) {
+    fn keep_house(&mut self, now: Instant, meters: &CoreMeters) {
         meters.turns.add(1);
         self.directory.expire(now);
         self.spans.expire(now);
-        if now >= self.next_feedback {
-            self.tell_upstream(now, wall, meters);
-        }
         if now < self.next_gauges {
             return;
         }

@@ -22,6 +22,9 @@ const AFTERMATH: Time = 100 * SECOND;
 /// So long nothing must have been wrong before a server dies, if all its callers are to be called back.
 const CALM: Time = 40 * SECOND;
 
+/// By then the others know that a server drains.
+const HEARD_OF: Time = 3 * SECOND;
+
 /// By then they have been.
 const CALLED_BACK: Time = 10 * SECOND;
 
@@ -206,6 +209,29 @@ impl World {
                 self.machines[at].draining_since = None;
                 self.violated(format!("S{} drains and drains", server_host(at).0));
             }
+        }
+        self.check_lone_drain();
+    }
+
+    /// Two servers may begin at once. As soon as they hear of each other, one takes it back.
+    fn check_lone_drain(&mut self) {
+        let is_old = |trouble: Time| trouble == 0 || trouble + CALM < self.now;
+        let is_calm = |machine: &&Machine| is_old(machine.frozen_until) && is_old(machine.trouble);
+        let calm = self.machines.iter().filter(is_calm);
+        let drainers = calm.filter(|machine| {
+            let server = machine.server.as_ref();
+            server.is_some_and(|server| server.cluster().drains_by_itself())
+                && machine
+                    .draining_since
+                    .is_some_and(|since| since + HEARD_OF < self.now)
+        });
+        let drainers = drainers.count();
+        self.counts.held(
+            "one server at most has given up by itself",
+            u64::from(drainers > 0),
+        );
+        if drainers > 1 && !self.scenario.lossy {
+            self.violated(format!("{drainers} servers drain by themselves"));
         }
     }
 

@@ -144,7 +144,7 @@ impl Server {
             standby: setup.standby,
             start_hook: false,
             stop_hook: false,
-            drain_after: Duration::from_secs(60),
+            drain_after: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(60),
             grow_at: setup.grow_at,
         };

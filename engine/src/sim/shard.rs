@@ -179,6 +179,7 @@ impl Shard {
             full: self.load.is_full(),
             capped: self.load.is_over_hard_cap(),
             participants: self.participants() as u32,
+            cost: self.load.cost(),
         }
     }
 

@@ -54,6 +54,7 @@ pub(super) fn load(current: u32) -> LocalLoad {
         max: MAX,
         full: current >= MAX,
         participants: current / UNITS,
+        cost: UNITS.into(),
         ..LocalLoad::default()
     }
 }
