@@ -346,7 +346,12 @@ impl Cluster {
         address.attempts += 1;
         let spread = 0.75 + 0.5 * (random % 1_024) as f64 / 1_024.0;
         let wait = wait.min(BACKOFF_MAX).mul_f64(spread);
-        if !address.is_self && !self.reserve.is_only_reserved(uri, address.is_configured) {
+        // A server that was there before may live on behind a link that is cut.
+        let was_here = address
+            .svr_id
+            .is_some_and(|id| self.peers.contains_key(&id));
+        let is_wanted = was_here || !self.reserve.is_only_reserved(uri, address.is_configured);
+        if is_wanted && !address.is_self {
             self.dial_at(uri, now + wait);
         }
     }
