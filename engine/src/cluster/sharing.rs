@@ -395,7 +395,9 @@ impl Cluster {
             return;
         };
         let key = (svr_id, endpoint.to_owned());
-        let Some(entity) = conference.users.get(&key).map(|user| &user.user.entity) else {
+        // Somebody whose phone still rings may never answer.
+        let back = conference.users.get(&key).filter(|user| user.is_present());
+        let Some(entity) = back.map(|user| &user.user.entity) else {
             return;
         };
         let mut users = conference.users.iter();

@@ -47,33 +47,35 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 async fn conferences(State(shared): State<Shared>) -> Result<Json<Vec<ConferenceView>>, Failure> {
-    let roster = shared.admin.shards.roster(None);
-    let parts = answers(shared.admin.shards.conferences()).await?;
-    let local = view::merge(parts.into_iter().flatten());
-    let all = answers(vec![roster]).await?.into_iter().flatten().collect();
-    Ok(Json(joined(&shared, local, all)))
+    let shards = &shared.admin.shards;
+    let all = answers(vec![shards.roster(None)]).await?;
+    let parts = answers(shards.conferences()).await?;
+    Ok(Json(joined(&shared, parts.into_iter().flatten(), all)))
 }
 
 async fn conference(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Json<ConferenceView>, Failure> {
-    let roster = shared.admin.shards.roster(Some(&id));
-    let parts = answers(shared.admin.shards.conference(&id)).await?;
-    let local = view::merge(parts.into_iter().flatten());
-    let all = answers(vec![roster]).await?.into_iter().flatten().collect();
-    let found = joined(&shared, local, all).into_iter().next();
+    let shards = &shared.admin.shards;
+    let all = answers(vec![shards.roster(Some(&id))]).await?;
+    let parts = answers(shards.conference(&id)).await?;
+    let found = joined(&shared, parts.into_iter().flatten(), all);
+    let found = found.into_iter().next();
     found.map(Json).ok_or_else(|| no_conference(&id))
 }
 
+/// `all` has been asked for first: who has come here from elsewhere is in `parts` by the time he is no longer in
+/// `all`.
 fn joined(
     shared: &Shared,
-    local: Vec<ConferenceView>,
-    all: Vec<crate::cluster::ConferenceView>,
+    parts: impl Iterator<Item = ConferenceView>,
+    all: Vec<Vec<crate::cluster::ConferenceView>>,
 ) -> Vec<ConferenceView> {
     let config = &shared.admin.config;
     let address = crate::serve::public_address(config, 0);
-    view::join(local, all, config.server.id, |id| {
+    let all = all.into_iter().flatten().collect();
+    view::join(view::merge(parts), all, config.server.id, |id| {
         format!("sip:{id}@{address}")
     })
 }
