@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use mixer_simd::Kernels;
 use slab::Slab;
 
@@ -16,13 +15,17 @@ use super::ShardIndex;
 use super::guard::{self, RoomPanic};
 use super::phases::{Phases, Slot};
 pub use super::transport::Remote;
-use super::transport::{Port, TransportKey, Transports, Whose};
+use super::transport::{TransportKey, Transports};
 use crate::io::ports::{PortPair, Ports};
-use crate::io::{Arrival, MediaIo, TOGETHER_MAX};
+use crate::io::{Arrival, MediaIo};
 use crate::meters::{CoreMeters, Ledger, Phase};
 use crate::room::{
     CoreEnd, Counts, Handled, Leg, Member, MemberId, Mixer, Newcomer, Room, Trunk, TrunkId,
 };
+
+mod harvest;
+#[cfg(test)]
+mod tests;
 
 /// How often statistics are moved to the meters and vanished peers looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -370,69 +373,6 @@ impl<I: MediaIo> Stage<I> {
             .leave(now, &mut self.io, seat.transport, key);
     }
 
-    /// Hands what arrived to the members it is for; what came to other sockets goes to `other`.
-    pub fn harvest(
-        &mut self,
-        now: Instant,
-        meters: &CoreMeters,
-        other: &mut dyn FnMut(u64, SocketAddr, &[u8]),
-    ) -> io::Result<()> {
-        let Self {
-            io,
-            transports,
-            halls,
-            seats,
-            incidents,
-            ..
-        } = self;
-        let result = io.harvest(&mut |arrivals| {
-            // First where each belongs, then the work: what the work needs is then on its way from memory
-            // for all of them at once, instead of for one after the other.
-            let mut belongs = ArrayVec::<Belongs, TOGETHER_MAX>::new();
-            for arrival in arrivals {
-                let place = Belongs::find(arrival, transports, seats, &halls.all);
-                belongs.push(place);
-            }
-            for (arrival, place) in arrivals.iter().zip(belongs) {
-                match place {
-                    Belongs::Elsewhere(value) => other(value, arrival.from, arrival.datagram),
-                    Belongs::ToNobody => meters.rtp_discarded.add(1),
-                    Belongs::To {
-                        seat,
-                        kind,
-                        transport,
-                        perhaps,
-                    } => {
-                        let Some(mut sitter) = seated(seats, &mut halls.all, seat) else {
-                            continue;
-                        };
-                        // Damage by a packet is damage to the room whose member it is for.
-                        let handled = guard::room(|| sitter.handle(now, kind, arrival, meters));
-                        match handled {
-                            Ok(Handled::Taken) => {}
-                            Ok(Handled::Discarded) => meters.rtp_discarded.add(1),
-                            Ok(Handled::Key(key)) => {
-                                if incidents.keys.len() < KEYS_PER_TURN_MAX {
-                                    incidents.keys.push((seat, key));
-                                }
-                            }
-                            Err(panic) => {
-                                let room = seats[seat.index()].room;
-                                halls.panicked.push((room, panic));
-                                continue;
-                            }
-                        }
-                        if perhaps && sitter.member().session().is_latched(arrival.from) {
-                            transports.latched(transport, seat, arrival.from);
-                        }
-                    }
-                }
-            }
-        });
-        self.bury(meters);
-        result
-    }
-
     /// Mixes the rooms whose time has come, each step with all of them.
     pub fn tick(&mut self, moment: Moment, ledger: &mut Ledger, meters: &CoreMeters) {
         let Moment { now, ntp, pressed } = moment;
@@ -622,56 +562,6 @@ impl SeatKey {
     }
 }
 
-/// Where a datagram belongs.
-#[derive(Clone, Copy)]
-enum Belongs {
-    /// To a socket that is none of media.
-    Elsewhere(u64),
-    To {
-        seat: SeatKey,
-        kind: rtp::Kind,
-        transport: TransportKey,
-        /// Only his session can tell whether it is his.
-        perhaps: bool,
-    },
-    ToNobody,
-}
-
-impl Belongs {
-    fn find(
-        arrival: &Arrival<'_>,
-        transports: &Transports,
-        seats: &Slab<Seat>,
-        halls: &Slab<Hall>,
-    ) -> Self {
-        let (from, datagram) = (arrival.from, arrival.datagram);
-        let (transport, kind, whose) = match Port::of(arrival.token) {
-            Port::Other(value) => return Self::Elsewhere(value),
-            Port::Rtp(transport) => {
-                let ssrc_of = |seat| member_at(seats, halls, seat)?.session().heard_ssrc();
-                let ssrc = rtp::ssrc(datagram);
-                let whose = transports.whose_rtp(transport, from, ssrc, ssrc_of);
-                (transport, rtp::classify(datagram), whose)
-            }
-            Port::Rtcp(transport) => {
-                let whose = transports.whose_rtcp(transport, from);
-                (transport, rtp::Kind::Rtcp, whose)
-            }
-        };
-        let (seat, perhaps) = match whose {
-            Whose::His(seat) => (seat, false),
-            Whose::Perhaps(seat) => (seat, true),
-            Whose::Nobodys => return Self::ToNobody,
-        };
-        Self::To {
-            seat,
-            kind,
-            transport,
-            perhaps,
-        }
-    }
-}
-
 /// Who sits on a seat, found.
 enum Seated<'a> {
     Member(&'a mut Member),
@@ -739,189 +629,4 @@ fn count(member: &mut Member, meters: &CoreMeters) {
     let delta = member.count();
     meters.rtp_lost.add(delta.lost);
     meters.rtp_late.add(delta.late);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::focus::negotiate;
-    use crate::io::plain::PlainIo;
-    use crate::meters::Meters;
-
-    fn stage(now: Instant, ports: std::ops::RangeInclusive<u16>) -> Stage<PlainIo> {
-        let config = StageConfig {
-            address: IpAddr::from([127, 0, 0, 1]),
-            shared_ports: true,
-            talkers_max: 8,
-            media_timeout: None,
-        };
-        Stage::new(
-            now,
-            PlainIo::new().unwrap(),
-            Ports::new(ports, 0, 1),
-            Kernels::detect(),
-            &config,
-        )
-    }
-
-    #[test]
-    fn a_room_that_panics_is_closed_and_the_others_go_on() {
-        let meters = Meters::new(&[0]);
-        let meters = &meters.cores[0];
-        let now = Instant::now();
-        let mut stage = stage(now, 13_000..=13_999);
-        let free = stage.transports.free();
-        let bad = [
-            stage.take_seat(now, "bad", None).unwrap(),
-            stage.take_seat(now, "bad", None).unwrap(),
-        ];
-        let good = stage.take_seat(now, "good", None).unwrap();
-        let key = stage.by_name["bad"];
-        stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
-
-        let moment = Moment {
-            now: now + Duration::from_millis(20),
-            ntp: 0,
-            pressed: false,
-        };
-        stage.tick(moment, &mut Ledger::new(now), meters);
-
-        assert_eq!(meters.room_panics.get(), 1);
-        assert!(stage.room("bad").is_none() && stage.room("good").is_some());
-        assert_eq!(
-            stage.incidents().stranded,
-            bad,
-            "their callers are to get BYE"
-        );
-        assert_eq!(
-            meters.ticks.get() + stage.counts.ticks,
-            1,
-            "the good room was mixed"
-        );
-        // The seats of the stranded are given back as any others.
-        for seat in bad.into_iter().chain([good]) {
-            stage.leave(now, 0, seat, meters);
-        }
-        assert_eq!(stage.transports.free(), free);
-        assert_eq!(stage.rooms().count(), 0);
-        let opened_and_closed: Vec<_> = stage
-            .incidents()
-            .rooms
-            .iter()
-            .map(|(room, opened)| (room.as_str(), *opened))
-            .collect();
-        assert_eq!(
-            opened_and_closed,
-            [
-                ("bad", true),
-                ("good", true),
-                ("bad", false),
-                ("good", false)
-            ]
-        );
-        // A new room of the same name starts afresh.
-        assert!(stage.take_seat(now, "bad", None).is_ok());
-    }
-
-    /// What a trunk sat down with: nothing arrives in these tests.
-    fn leg(now: Instant) -> Newcomer {
-        let codec = crate::codec::Codec::L16;
-        let remote: SocketAddr = ([127, 0, 0, 1], 9).into();
-        let agreed = sip::sdp::Agreed {
-            media_index: 0,
-            codec: 0,
-            payload_type: 96,
-            receive_payload_types: vec![(96, 0)],
-            telephone_event: None,
-            remote_rtp: remote,
-            remote_rtcp: remote,
-            rtcp_mux: true,
-            ptime_ms: 20,
-            direction: sip::sdp::Direction::SendRecv,
-            held: false,
-        };
-        Newcomer {
-            entity: "sip:r@127.0.0.1".to_owned(),
-            joined: std::time::SystemTime::UNIX_EPOCH,
-            session: negotiate::trunk_session(now, &agreed, codec, 1, remote.ip()),
-            leg: negotiate::leg(&agreed, &[codec]),
-        }
-    }
-
-    #[test]
-    fn a_trunk_takes_a_seat_and_is_no_participant() {
-        let meters = Meters::new(&[0]);
-        let meters = &meters.cores[0];
-        let now = Instant::now();
-        let mut stage = stage(now, 12_100..=12_199);
-        let free = stage.transports.free();
-        let mut rooms = Vec::new();
-        let mut opened_or_closed = |stage: &mut Stage<PlainIo>| {
-            rooms.append(&mut stage.incidents().rooms);
-            rooms.len()
-        };
-        // It comes first, and nobody sees a room.
-        let trunk = stage.take_trunk_seat(now, "r", None).unwrap();
-        stage.sit(now, trunk, leg(now));
-        stage.member(trunk).expect("it has a leg").confirm();
-        assert!(stage.room("r").is_none() && stage.taken("r").is_none());
-        assert_eq!(opened_or_closed(&mut stage), 1);
-        // Then somebody comes, who counts.
-        let seat = stage.take_seat(now, "r", None).unwrap();
-        stage.sit(now, seat, leg(now));
-        assert_eq!(stage.taken("r"), Some(1));
-        assert_eq!(stage.room("r").map(Room::len), Some(1));
-        assert_eq!(opened_or_closed(&mut stage), 1);
-        assert!(stage.talkers_on(trunk).is_empty() && stage.talkers_on(seat).is_empty());
-        let moment = Moment {
-            now: now + Duration::from_millis(40),
-            ntp: 0,
-            pressed: false,
-        };
-        stage.tick(moment, &mut Ledger::new(now), meters);
-        // He goes, and with him the room; the trunk stays until it is ended.
-        stage.leave(now, 0, seat, meters);
-        assert!(stage.room("r").is_none() && stage.member(trunk).is_some());
-        assert_eq!(opened_or_closed(&mut stage), 1);
-        stage.leave(now, 0, trunk, meters);
-        assert_eq!(stage.rooms().count(), 0);
-        assert_eq!(opened_or_closed(&mut stage), 2);
-        assert_eq!(stage.transports.free(), free);
-        assert_eq!(rooms, [("r".to_owned(), true), ("r".to_owned(), false)]);
-    }
-
-    #[test]
-    fn a_stranded_seat_does_no_harm_to_the_room_that_follows() {
-        let meters = Meters::new(&[0]);
-        let meters = &meters.cores[0];
-        let now = Instant::now();
-        let mut stage = stage(now, 12_200..=12_299);
-        let stranded = stage.take_seat(now, "bad", None).unwrap();
-        let key = stage.by_name["bad"];
-        stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
-        let moment = Moment {
-            now: now + Duration::from_millis(20),
-            ntp: 0,
-            pressed: false,
-        };
-        stage.tick(moment, &mut Ledger::new(now), meters);
-        let seat = stage.take_seat(now, "next", None).unwrap();
-        assert_eq!(stage.by_name["next"], key, "it has the place of the other");
-        stage.leave(now, 0, stranded, meters);
-        assert_eq!(stage.taken("next"), Some(1));
-        stage.leave(now, 0, seat, meters);
-        assert_eq!(stage.rooms().count(), 0);
-    }
-
-    #[test]
-    fn seats_end_with_the_ports() {
-        let now = Instant::now();
-        let mut stage = stage(now, 14_010..=14_013);
-        stage.take_seat(now, "r", None).unwrap();
-        stage.take_seat(now, "r", None).unwrap();
-        assert!(matches!(
-            stage.take_seat(now, "r", None),
-            Err(NoSeat::Ports)
-        ));
-    }
 }

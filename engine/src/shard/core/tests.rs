@@ -15,6 +15,7 @@ use crate::meters::{ServerState, State};
 use crate::shard::mailbox::DialOrder;
 use crate::shard::stage::StageConfig;
 
+mod between;
 mod cluster;
 mod parts;
 
