@@ -2,5 +2,7 @@
 
 mod chaos;
 mod net;
+mod one;
+mod placing;
 mod rules;
 mod service;

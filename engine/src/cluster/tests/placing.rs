@@ -1,0 +1,251 @@
+//! Where callers go, and what the loads say that decide it.
+
+use cfw::dist_conf::load::SvrLoad;
+use cfw::dist_conf::message::Element;
+use sip::CallKey;
+
+use super::super::*;
+use super::net::{config, id, load, room};
+use super::one::{One, report};
+use crate::focus::liaison::Verdict;
+
+fn redirect(targets: &[&str]) -> Verdict {
+    let contact = |target: &&str| format!("sip:r@{target}:5060;crt-hop=1");
+    Verdict::Redirect {
+        contacts: targets.iter().map(contact).collect(),
+    }
+}
+
+const REFUSED: u16 = 503;
+
+#[test]
+fn a_caller_goes_where_there_is_room() {
+    let full = |current| LocalLoad {
+        full: true,
+        ..load(current)
+    };
+    let capped = LocalLoad {
+        capped: true,
+        ..full(550)
+    };
+    // Own load, loads of B and C, whether he was sent here; where he goes, None = 503.
+    for (own, b, c, hopped, expected) in [
+        (load(490), 0, 0, false, Some(Verdict::Accept)),
+        (full(500), 300, 200, false, Some(redirect(&["C", "B"]))),
+        (full(500), 200, 200, false, Some(redirect(&["B", "C"]))),
+        (full(500), 200, 500, false, Some(redirect(&["B"]))),
+        // Still full though below the maximum: it has to clear first.
+        (full(460), 499, 500, false, Some(redirect(&["B"]))),
+        (full(500), 0, 0, true, Some(Verdict::Accept)),
+        (full(600), 0, 0, true, None),
+        (capped, 0, 0, true, None),
+        (capped, 0, 0, false, Some(redirect(&["B", "C"]))),
+        (full(590), 500, 500, false, Some(Verdict::Accept)),
+        (full(600), 520, 540, false, Some(redirect(&["B"]))),
+        (full(600), 560, 590, false, None),
+    ] {
+        let one = &mut One::new(config("M", &[]));
+        one.meet("B", b);
+        one.meet("C", c);
+        one.hear(Input::Load(own));
+        let verdict = one.arrive("r", hopped);
+        match (&verdict, &expected) {
+            (
+                Some(Verdict::Refuse {
+                    status,
+                    retry_after_s,
+                }),
+                None,
+            ) => {
+                assert_eq!(*status, REFUSED);
+                assert!((3..=8).contains(retry_after_s));
+            }
+            _ => assert_eq!(verdict, expected, "{own:?} {b} {c} {hopped}"),
+        }
+    }
+}
+
+#[test]
+fn every_redirect_has_its_reason() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.hear(Input::Load(load(500)));
+    one.arrive("r", false);
+    let decision = one.cluster.decisions().next_back().unwrap();
+    assert_eq!(decision.what, What::Redirect);
+    assert_eq!(decision.server.as_deref(), Some("B"));
+    assert_eq!(decision.status, Some(302));
+    assert_eq!(decision.room.as_deref(), Some("r"));
+    assert_eq!(decision.reason, "this server is full");
+    let loads: Vec<_> = decision
+        .seen
+        .iter()
+        .map(|it| (it.svr_id.as_str(), it.load))
+        .collect();
+    assert_eq!(loads, [("M", 500), ("B", 100)]);
+    assert!(
+        one.said
+            .iter()
+            .any(|output| matches!(output, Output::Decided(_)))
+    );
+}
+
+#[test]
+fn old_reports_rank_last_and_then_not_at_all() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.meet("C", 300);
+    one.hear(Input::Load(load(500)));
+    let mut seq = 1;
+    for (waited, expected) in [
+        (2_000, redirect(&["B", "C"])),
+        (2_000, redirect(&["C", "B"])),
+        (1_500, redirect(&["C"])),
+    ] {
+        one.wait(waited);
+        seq += 1;
+        one.request("C", seq, vec![Element::Load(report("C", 300))]);
+        assert_eq!(one.arrive("r", false), Some(expected));
+    }
+}
+
+#[test]
+fn whom_we_sent_counts_until_reports_show_him() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.hear(Input::Load(load(500)));
+    let predicted = |one: &One| one.cluster.servers(one.now)[0].predicted;
+    for _ in 0..10 {
+        one.arrive("r", false);
+    }
+    assert_eq!(predicted(one), 200);
+    // A report that shows none of them, one that shows half, one that shows all and others.
+    for (seq, reported, expected) in [(2, 100, 200), (3, 150, 200), (4, 260, 260)] {
+        one.wait(500);
+        one.request("B", seq, vec![Element::Load(report("B", reported))]);
+        assert_eq!(predicted(one), expected);
+    }
+    // They have not come after all.
+    one.wait(2_000);
+    one.request("B", 5, vec![Element::Load(report("B", 100))]);
+    assert_eq!(predicted(one), 100);
+}
+
+#[test]
+fn upstreams_that_follow_nothing_are_relayed() {
+    let relay = Config {
+        relay: true,
+        ..config("M", &[])
+    };
+    let one = &mut One::new(relay);
+    one.meet("B", 100);
+    one.hear(Input::Load(load(500)));
+    let target = "sip:r@B:5060;crt-hop=1".to_owned();
+    assert_eq!(one.arrive("r", false), Some(Verdict::Relay { target }));
+}
+
+#[test]
+fn nobody_is_sent_to_who_drains_or_stands_by() {
+    for state in [SvrState::Draining, SvrState::Standby, SvrState::Full] {
+        let one = &mut One::new(config("M", &[]));
+        one.meet("B", 100);
+        let load_of_b = SvrLoad {
+            state,
+            ..report("B", 100)
+        };
+        one.request("B", 2, vec![Element::Load(load_of_b)]);
+        one.hear(Input::Load(load(500)));
+        assert_eq!(one.arrive("r", false), Some(Verdict::Accept), "{state}");
+    }
+}
+
+#[test]
+fn loads_are_told_each_second_and_when_they_change() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.wait(1_000);
+    let loads = |one: &mut One| {
+        let requests = one.take_requests("B").into_iter();
+        let elements = requests.flat_map(|request| request.elements);
+        elements
+            .filter_map(|element| match element {
+                Element::Load(load) => Some(load.current),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    loads(one);
+    one.wait(3_000);
+    assert_eq!(loads(one), [100, 100, 100]);
+    one.wait(300);
+    one.hear(Input::Load(load(105)));
+    assert_eq!(loads(one), [] as [u32; 0]);
+    one.hear(Input::Load(load(150)));
+    one.hear(Input::Load(load(200)));
+    one.hear(Input::Load(load(250)));
+    assert_eq!(loads(one), [150]);
+    one.wait(200);
+    assert_eq!(loads(one), [250]);
+    // Full is told at once.
+    one.wait(1_000);
+    one.hear(Input::Load(load(480)));
+    one.wait(250);
+    loads(one);
+    one.hear(Input::Load(load(500)));
+    assert_eq!(loads(one), [500]);
+}
+
+#[test]
+fn room_is_kept_for_who_is_expected() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let (expected, participants) = (room("meeting"), 30);
+    let wanted = Wanted::Expect {
+        room: expected,
+        participants,
+    };
+    one.hear(Input::Operator { id: 1, wanted });
+    assert!(one.said.contains(&Output::Kept(300)));
+    one.hear(Input::Load(load(250)));
+    assert_eq!(one.arrive("r", false), Some(redirect(&["B"])));
+    assert_eq!(one.arrive("meeting", false), Some(Verdict::Accept));
+    for number in 0..30 {
+        one.join("meeting", &format!("sip:{number}@phone"));
+    }
+    assert!(one.said.contains(&Output::Kept(0)));
+    // Until they are measured they count beside the load.
+    assert_eq!(one.arrive("r", false), Some(redirect(&["B"])));
+    one.wait(200);
+    one.hear(Input::Load(load(400)));
+    assert_eq!(one.arrive("r", false), Some(Verdict::Accept));
+}
+
+#[test]
+fn who_waits_may_go() {
+    let reserved = Config {
+        reserved: vec![(id("R"), "sip:cfw@R:5060".to_owned())],
+        ..config("M", &[])
+    };
+    let one = &mut One::new(reserved);
+    one.hear(Input::Load(load(500)));
+    assert_eq!(one.arrive("r", false), None);
+    assert_eq!(one.cluster.held(), 1);
+    let call = CallKey::invented(one.numbers as u32);
+    let (shard, report) = (0, Report::Withdrawn { call });
+    one.hear(Input::Report { shard, report });
+    assert_eq!(one.cluster.held(), 0);
+    // The server that was dialled does not come; after a minute it is tried again.
+    let dials = |one: &One| {
+        let outputs = one.said.iter();
+        outputs
+            .filter(|output| matches!(output, Output::Dial { .. }))
+            .count()
+    };
+    one.wait(10_000);
+    assert_eq!(
+        (dials(one), one.arrive("r", false)),
+        (1, Some(Verdict::Accept))
+    );
+    one.wait(55_000);
+    assert_eq!((one.arrive("r", false), dials(one)), (None, 2));
+}
