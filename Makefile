@@ -12,6 +12,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build:  ## the release binary, target/release/plenum
+	@perf/setup.sh cmake
 	cargo build --release -p engine
 
 run: build  ## start a server on 127.0.0.1; more arguments in ARGS="..."
@@ -25,13 +26,15 @@ call: build  ## call the running server with a tone for ten seconds
 	@cargo run --quiet --release -p engine -- call sip:lobby@$(TARGET) --tone 440 --seconds 10
 
 test:  ## every test, end to end with SIPp, baresip, linphone and Kamailio too
-	@perf/setup.sh sipp baresip linphonec kamailio kill xmllint ip
+	@perf/setup.sh cmake sipp baresip linphonec kamailio kill xmllint ip
 	cargo test --workspace
 
 sim:  ## the whole service in virtual time, SEEDS=2000 of them; PLENUM_SIM_SEED=1 replays one
+	@perf/setup.sh cmake
 	PLENUM_SIM_SEEDS=$(SEEDS) cargo test -p engine --lib sim::tests::every_seed -- --nocapture
 
 sim-cost:  ## what 3, 10 and 50 servers say to each other, and how long callers wait, in virtual time
+	@perf/setup.sh cmake
 	PLENUM_SIM_COST=1 cargo test -p engine --lib sim::tests::costs_and_waits -- --nocapture
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port
@@ -39,15 +42,17 @@ sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	perf/sipp/run.sh $(TARGET)
 
 bench:  ## how much: limit, capacity, calls, memory, peers, into perf/RESULTS.md; half an hour
-	@perf/setup.sh sipp janus curl kill
+	@perf/setup.sh cmake sipp janus curl kill
 	cargo build --release -p engine -p perf
 	perf/bench.sh $(SECTIONS)
 
 demo:  ## a conference paper's experiment, live: a service that grows against one server; ARGS="..."
+	@perf/setup.sh cmake
 	cargo build --release -p engine -p perf
 	@cargo run --quiet --release -p perf -- paper $(ARGS) >/dev/null
 
 kernel-times:  ## how fast: the audio kernels, and a shard's turn without the network
+	@perf/setup.sh cmake
 	cargo bench --workspace
 
 kernels:  ## instructions of every audio kernel at every level, the same on each run
@@ -55,7 +60,7 @@ kernels:  ## instructions of every audio kernel at every level, the same on each
 	perf/kernels.sh
 
 flamegraph:  ## where the time goes under load, into flamegraphs/; W=hall for one workload
-	@perf/setup.sh sipp
+	@perf/setup.sh cmake sipp
 	flamegraphs/record.sh $(W)
 
 fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
@@ -65,7 +70,7 @@ fuzz:  ## hostile bytes; SECONDS=60 for each target, FUZZ_TARGET=one for one
 # The protocol crates take time and bytes as arguments and never ask the world for
 # them: .ci/sans-io/clippy.toml names the calls that would.
 lint:  ## format, clippy and documentation, warnings are errors
-	@perf/setup.sh rustfmt clippy
+	@perf/setup.sh cmake rustfmt clippy
 	cargo fmt --all --check
 	cargo fmt --manifest-path perf/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -14,6 +14,7 @@ package_of() {
         linphonec) echo linphone-cli ;;
         kamailio) echo kamailio ;;
         c++) echo g++ ;;
+        cmake) echo cmake ;;
         kill) echo procps ;;
         xmllint) echo libxml2-utils ;;
         ip) echo iproute2 ;;
