@@ -43,7 +43,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// Request line and headers together, far above what any client sends.
 const HEADERS_LEN_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-/// No request has a body worth reading.
+/// A URI to be called, a number: no request says more.
 const BODY_LEN_MAX: u64 = 1_024;
 /// Time for a client to send its headers, and to keep a connection open between requests.
 const HEADERS_TIME_MAX: Duration = Duration::from_secs(10);
@@ -169,7 +169,9 @@ async fn guard(request: Request, next: Next) -> Response {
     if headers.contains_key(header::TRANSFER_ENCODING)
         || length.is_some_and(|length| length > BODY_LEN_MAX)
     {
-        let reason = "no request has a body here".to_owned();
+        let reason = format!(
+            "bodies are at most {BODY_LEN_MAX} octets long, and of a length told beforehand"
+        );
         return Failure(StatusCode::PAYLOAD_TOO_LARGE, reason).into_response();
     }
     if !request.method().is_safe() && is_from_another_site(headers) {

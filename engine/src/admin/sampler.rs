@@ -10,9 +10,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::meters::{
-    CoreMeters, EWMA_ALPHA, LatenessReading, Meters, Phase, ServerLoad, UNITS_PER_PARTICIPANT,
-};
+use crate::meters::{CoreMeters, EWMA_ALPHA, LatenessReading, Meters, Phase, ServerLoad};
 
 /// Fewer participants say nothing about what one costs.
 const PARTICIPANTS_MIN: u64 = 50;
@@ -46,17 +44,8 @@ pub struct Sampler {
     read_at: Instant,
     previous: Vec<Reading>,
     sample: Sample,
-    /// What a participant costs.
-    cost: Cost,
-}
-
-/// What a participant costs, smoothed.
-#[derive(Debug)]
-struct Cost {
-    /// Units of load.
-    units: f64,
-    /// Share of a core; None until it could be measured.
-    busy: Option<f64>,
+    /// Share of a core that a participant takes, smoothed; None until it could be measured.
+    busy_each: Option<f64>,
 }
 
 impl Sampler {
@@ -72,10 +61,7 @@ impl Sampler {
             read_at: now,
             previous,
             sample,
-            cost: Cost {
-                units: UNITS_PER_PARTICIPANT,
-                busy: None,
-            },
+            busy_each: None,
         }
     }
 
@@ -147,20 +133,19 @@ impl Sampler {
             self.load.set_cost(known + EWMA_ALPHA * (each - known));
         }
         // While media have only begun, nobody costs what he will.
-        if participants < PARTICIPANTS_MIN || each < UNITS_PER_PARTICIPANT / 4.0 {
+        if participants < PARTICIPANTS_MIN || each < self.load.cost() / 4.0 {
             return;
         }
-        let Cost { units, busy: known } = &mut self.cost;
-        *units += EWMA_ALPHA * (each - *units);
         let busy = busy / participants as f64;
-        *known = Some(known.map_or(busy, |known| known + EWMA_ALPHA * (busy - known)));
+        let smoothed = |known| known + EWMA_ALPHA * (busy - known);
+        self.busy_each = Some(self.busy_each.map_or(busy, smoothed));
     }
 
     /// Participants that still fit: by load, and by the time that each core has left.
     fn fits(&self) -> u32 {
         let by_load =
-            f64::from(self.load.max().saturating_sub(self.load.current())) / self.cost.units;
-        let by_time = self.cost.busy.map_or(f64::INFINITY, |cost| {
+            f64::from(self.load.max().saturating_sub(self.load.current())) / self.load.cost();
+        let by_time = self.busy_each.map_or(f64::INFINITY, |cost| {
             let left = |core: &CoreSample| (self.load.hot_max() - core.busy).max(0.0);
             self.sample.cores.iter().map(left).sum::<f64>() / cost
         });
