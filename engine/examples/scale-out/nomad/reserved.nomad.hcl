@@ -5,6 +5,10 @@
 #
 # The others have, in their configuration:
 #
+#   [load]
+#   max = 20000                             below min a server gives its callers away and can be stopped
+#   min = 2000
+#
 #   [cluster]
 #   reserved = ["C=sip:cfw@192.0.2.13:5060"]
 #   start_hook = "/etc/plenum/start"        start and stop of this directory; `nomad` on the path, NOMAD_ADDR
@@ -47,6 +51,8 @@ job "plenum-reserved" {
         PLENUM_CLUSTER_PEERS          = "sip:cfw@192.0.2.11:5060,sip:cfw@192.0.2.12:5060"
         PLENUM_CLUSTER_TRUSTED        = "192.0.2.0/28"
         PLENUM_CLUSTER_STANDBY        = "true"
+        PLENUM_LOAD_MAX               = "20000"
+        PLENUM_LOAD_MIN               = "2000"
       }
 
       resources {
