@@ -14,7 +14,7 @@ use super::quota::{Hierarchy, Quota, Throttling};
 use super::report::{Arm, Delay, Row, ServerRow, Variant};
 use super::{Options, PaperError};
 use crate::process;
-use crate::rooms::{Media, Place, Scene, Seat, Silence, Sockets};
+use crate::rooms::{Caller, Media, Place, Scene, Seat, Silence, Sockets};
 
 /// Beyond the time that dialling takes, until everybody who was dialled is in or has given up.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -184,7 +184,8 @@ impl<'a> Stage<'a> {
         let used = self.used();
 
         let (mut received, mut lost) = (0, 0);
-        for caller in self.media.callers() {
+        let callers = || self.media.callers().iter();
+        for caller in callers() {
             received += caller.counts().received;
             lost += caller.counts().lost;
         }
@@ -199,7 +200,8 @@ impl<'a> Stage<'a> {
             near: near.delay(),
             far: far.delay(),
             lost: lost as f64 / ((received + lost) as f64).max(1.0),
-            echoes: self.media.heard.echoes,
+            echoes: callers().map(Caller::echoes).sum(),
+            echoes_max: callers().map(Caller::echoes).max().unwrap_or(0),
             unanswered: self.callers.unanswered(),
             redirects: tally.redirects,
             refusals: tally.refusals,

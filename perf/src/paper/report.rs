@@ -71,9 +71,10 @@ pub(crate) struct Row {
     pub(crate) far: Option<Delay>,
     /// Packets missing, as a share.
     pub(crate) lost: f64,
-    /// Packets in which a talker's own pitch was; where frames come late and are concealed, that need not
-    /// be his voice.
+    /// Packets in which a talker heard himself.
     pub(crate) echoes: u64,
+    /// Of the talker who had most of them.
+    pub(crate) echoes_max: u64,
     pub(crate) unanswered: usize,
     pub(crate) redirects: u64,
     pub(crate) refusals: u64,

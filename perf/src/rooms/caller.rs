@@ -73,9 +73,17 @@ impl Caller {
         &self.counts
     }
 
+    /// Packets in which he heard himself, if he listens.
+    pub(crate) fn echoes(&self) -> u64 {
+        self.listener.as_ref().map_or(0, |listener| listener.echoes)
+    }
+
     pub(super) fn begin_measuring(&mut self) {
         self.counting = true;
         self.counts = Counts::default();
+        if let Some(listener) = &mut self.listener {
+            listener.echoes = 0;
+        }
         self.last = None;
     }
 

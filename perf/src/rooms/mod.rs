@@ -26,6 +26,7 @@ mod signalling;
 mod sip;
 mod tone;
 
+pub(crate) use caller::Caller;
 pub(crate) use media::{Media, Place, Sockets};
 pub(crate) use offer::Offer;
 pub(crate) use report::Report;

@@ -101,7 +101,7 @@ impl Report {
                 counts.starved + u64::from(counts.received == 0)
             }),
             talker_missing: heard.missing,
-            self_heard: heard.echoes,
+            self_heard: sum(Caller::echoes),
             delay_ms_p50: delay_ms(0.5),
             delay_ms_p99: delay_ms(0.99),
             delay_ms_p999: delay_ms(0.999),

@@ -20,6 +20,7 @@ pub(crate) fn row(users: usize, sip_ms: f64, media_ms: f64) -> Row {
         far: None,
         lost: 0.0,
         echoes: 0,
+        echoes_max: 0,
         unanswered: 0,
         redirects: 0,
         refusals: 0,
