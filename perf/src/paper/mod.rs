@@ -19,6 +19,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::process;
+use crate::rooms::TALKERS_MAX;
 
 mod arm;
 mod board;
@@ -216,10 +217,14 @@ impl From<io::Error> for PaperError {
 /// A server could not be started or held to its quota, or the run was interrupted.
 pub(crate) fn run(options: &Options) -> Result<Report, PaperError> {
     let plan = options.plan()?;
-    if options.talkers > options.participants.max(1) && options.participants != 0 {
-        return Err(PaperError::Options(
-            "more talk than are in a conference".to_owned(),
-        ));
+    let most = match options.participants {
+        0 => TALKERS_MAX,
+        participants => participants.min(TALKERS_MAX),
+    };
+    if options.talkers > most {
+        return Err(PaperError::Options(format!(
+            "at most {most} can talk: no more than are in a conference, and than there are pitches"
+        )));
     }
     let stop = interrupts()?;
     process::pin(options.core)?;

@@ -41,8 +41,14 @@ fn impossible_options_are_refused() {
         let words = std::iter::once("paper").chain(wrong.split_whitespace());
         assert!(Line::try_parse_from(words).is_err(), "{wrong}");
     }
-    let error = run(&options("--participants 2 --talkers 3")).unwrap_err();
-    assert!(matches!(error, PaperError::Options(_)), "{error}");
+    for wrong in [
+        "--participants 2 --talkers 3",
+        "--participants 10 --talkers 9",
+        "--participants 0 --talkers 9",
+    ] {
+        let error = run(&options(wrong)).unwrap_err();
+        assert!(matches!(error, PaperError::Options(_)), "{wrong}: {error}");
+    }
 }
 
 #[test]

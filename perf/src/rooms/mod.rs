@@ -32,6 +32,7 @@ pub(crate) use offer::Offer;
 pub(crate) use report::Report;
 pub(crate) use signalling::{Seat, Signalling, Stream};
 pub(crate) use sip::SipCallers;
+pub(crate) use tone::TALKERS_MAX;
 
 /// Samples per second; the RTP clock.
 const RATE: u32 = engine::codec::SAMPLE_RATE;
@@ -234,7 +235,7 @@ fn check(options: &Options) -> Result<(), RoomsError> {
     if options.rooms * options.participants == 0 {
         return Err(RoomsError::Options("there is nobody to call".to_owned()));
     }
-    let most = options.participants.min(tone::TALKERS_MAX);
+    let most = options.participants.min(TALKERS_MAX);
     if options.talkers > most {
         return Err(RoomsError::Options(format!(
             "at most {most} can talk: no more than are in a room, and than there are pitches"

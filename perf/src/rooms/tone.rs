@@ -7,7 +7,7 @@ use mixer_simd::Kernels;
 use super::RATE;
 
 /// Each talker has two pitches of his own below the telephone band's end.
-pub(super) const TALKERS_MAX: usize = 8;
+pub(crate) const TALKERS_MAX: usize = 8;
 
 /// A talker's usual pitch is this plus 100 Hz times his place, and his burst's likewise.
 const TONE_HZ: f64 = 400.0;
