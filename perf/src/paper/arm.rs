@@ -159,6 +159,7 @@ impl<'a> Stage<'a> {
         self.setting.board.step(users, Phase::Measuring);
         let used_before = self.used();
         let own_before = process::usage(std::process::id())?;
+        let before = self.callers.tally;
         let start = Instant::now();
         self.media.begin_measuring();
         let mut sip = Seconds::new(&self.callers.delays.options);
@@ -202,6 +203,8 @@ impl<'a> Stage<'a> {
             lost: lost as f64 / ((received + lost) as f64).max(1.0),
             echoes: callers().map(Caller::echoes).sum(),
             echoes_max: callers().map(Caller::echoes).max().unwrap_or(0),
+            options_sent: tally.options_sent - before.options_sent,
+            options_failed: tally.options_failed - before.options_failed,
             unanswered: self.callers.unanswered(),
             redirects: tally.redirects,
             refusals: tally.refusals,

@@ -84,7 +84,9 @@ pub(super) struct Tally {
     /// Refused for good, or sent in circles.
     pub(super) given_up: usize,
     pub(super) hung_up: usize,
-    /// OPTIONS that got another answer than 2xx.
+    /// OPTIONS sent within calls.
+    pub(super) options_sent: u64,
+    /// Of them, those that got another answer than 2xx, or none until their transaction ended.
     pub(super) options_failed: u64,
 }
 
@@ -265,6 +267,7 @@ impl Callers {
                     .request_in_call(now, call, "OPTIONS", &[], None);
                 if let Some(key) = asked {
                     self.asked.insert(key, due);
+                    self.tally.options_sent += 1;
                 }
                 self.due.push(Reverse((due + self.options_every, user)));
             }
@@ -337,9 +340,10 @@ impl Callers {
                 });
             }
             Event::Redirected { call, contacts } => {
-                let Some((user, from)) = self.called(now, call) else {
+                let Some((user, from, due)) = self.called(call) else {
                     return;
                 };
+                record(&mut self.delays.invite, now, due);
                 self.tally.redirects += 1;
                 self.users[user].redirects += 1;
                 let target = contacts
@@ -360,7 +364,7 @@ impl Callers {
                 status,
                 retry_after_s,
             } => {
-                let Some((user, by)) = self.called(now, call) else {
+                let Some((user, by, _)) = self.called(call) else {
                     return;
                 };
                 self.tally.refusals += 1;
@@ -390,22 +394,24 @@ impl Callers {
             }
             Event::Answered { request, status } => {
                 if let Some(due) = self.asked.remove(&request) {
-                    record(&mut self.delays.options, now, due);
-                    self.tally.options_failed += u64::from(!(200..300).contains(&status));
+                    // An error is fast, and a 408 of our own transaction is nobody's answer.
+                    match status {
+                        200..300 => record(&mut self.delays.options, now, due),
+                        _ => self.tally.options_failed += 1,
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    /// Whose INVITE this was, and to whom: it has its final answer.
-    fn called(&mut self, now: Instant, call: CallKey) -> Option<(usize, SocketAddr)> {
+    /// Whose INVITE this was, to whom, and when it was due: it has its final answer.
+    fn called(&mut self, call: CallKey) -> Option<(usize, SocketAddr, Instant)> {
         let user = self.by_call.remove(&call)?;
         let State::Calling { server, due } = self.users[user].state else {
             return None;
         };
-        record(&mut self.delays.invite, now, due);
-        Some((user, server))
+        Some((user, server, due))
     }
 }
 

@@ -8,9 +8,9 @@ use super::report::Delay;
 
 /// Delays of SIP messages, in microseconds.
 pub(super) struct Delays {
-    /// OPTIONS within calls that are up, to their answers.
+    /// OPTIONS within calls that are up, to their 2xx.
     pub(super) options: Histogram<u64>,
-    /// Each INVITE to its final answer, a 302 too.
+    /// Each INVITE to its 200 or 302.
     pub(super) invite: Histogram<u64>,
     /// From a caller's first INVITE to his 200, wherever that came from.
     pub(super) join: Histogram<u64>,

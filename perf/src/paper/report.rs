@@ -75,6 +75,11 @@ pub(crate) struct Row {
     pub(crate) echoes: u64,
     /// Of the talker who had most of them.
     pub(crate) echoes_max: u64,
+    /// OPTIONS that fell due while measuring, and those that failed meanwhile: another answer than 2xx, or
+    /// none for the 32 s that a transaction lasts.
+    pub(crate) options_sent: u64,
+    pub(crate) options_failed: u64,
+    /// Not answered at the end.
     pub(crate) unanswered: usize,
     pub(crate) redirects: u64,
     pub(crate) refusals: u64,
@@ -333,6 +338,9 @@ fn trouble(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
                     "{:.1} % of the packets are missing",
                     row.lost * 1e2
                 ));
+            }
+            if row.options_failed > 0 {
+                said.push(format!("{} OPTIONS failed", row.options_failed));
             }
             if row.unanswered > 0 {
                 said.push(format!("{} OPTIONS not answered yet", row.unanswered));

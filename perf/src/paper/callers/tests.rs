@@ -115,6 +115,13 @@ fn a_redirect_is_followed_as_it_is_written_and_calls_are_asked_within() {
     let options = b.expect(&mut callers, "OPTIONS");
     b.answer(&options, "200 OK", "", "");
     until(&mut callers, |callers| callers.delays.options.len() == 1);
+    // What is refused at once is no delay.
+    let options = b.expect(&mut callers, "OPTIONS");
+    b.answer(&options, "481 Gone", "", "");
+    until(&mut callers, |callers| callers.tally.options_failed == 1);
+    assert_eq!(callers.delays.options.len(), 1);
+    let waiting = callers.unanswered() as u64;
+    assert_eq!(callers.tally.options_sent, 2 + waiting);
 
     let stream = Joined {
         remote: "127.0.0.1:4000".parse().unwrap(),
@@ -152,6 +159,7 @@ fn who_is_refused_for_now_comes_again_and_who_is_refused_does_not() {
     a.answer(&again, "404 Not Found", "", "");
     until(&mut callers, |callers| callers.tally.given_up == 1);
     assert_eq!((callers.tally.refusals, callers.tally.up), (2, 0));
+    assert_eq!(callers.delays.invite.len(), 0);
 }
 
 #[test]

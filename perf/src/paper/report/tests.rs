@@ -21,6 +21,8 @@ pub(crate) fn row(users: usize, sip_ms: f64, media_ms: f64) -> Row {
         lost: 0.0,
         echoes: 0,
         echoes_max: 0,
+        options_sent: 100,
+        options_failed: 0,
         unanswered: 0,
         redirects: 0,
         refusals: 0,
@@ -112,6 +114,7 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
     missing.arms[1].rows[4].up = 249;
     missing.arms[0].rows[4].servers[0].throttled = 0.5;
     missing.arms[0].rows[3].generator_gap_ms = 80.0;
+    missing.arms[0].rows[2].options_failed = 7;
     let missing = report(missing);
     assert!(!missing.holds());
     let text = missing.to_string();
@@ -119,6 +122,7 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
         text.contains("service at 250: 249 of 250 users are in"),
         "{text}"
     );
+    assert!(text.contains("central at 150: 7 OPTIONS failed"));
     assert!(text.contains("central at 200: the callers had no processor for 80 ms"));
     assert!(text.contains("central at 250: A is stopped in 50 % of its periods"));
 }
