@@ -87,6 +87,8 @@ struct Stage<'a> {
     scene: Scene,
     /// Where each user listens.
     seats: Vec<Seat>,
+    /// What each user's media is known by, while he is in.
+    streaming: Vec<Option<usize>>,
     fleet: Fleet<'a>,
     shown: Instant,
 }
@@ -113,6 +115,7 @@ impl<'a> Stage<'a> {
             media: Media::new(sockets, &scene, users.div_ceil(room_size)),
             scene,
             seats,
+            streaming: vec![None; users],
             fleet,
             shown: Instant::now(),
             setting,
@@ -184,12 +187,9 @@ impl<'a> Stage<'a> {
         let own = process::usage(std::process::id())?.cpu - own_before.cpu;
         let used = self.used();
 
-        let (mut received, mut lost) = (0, 0);
-        let callers = || self.media.callers().iter();
-        for caller in callers() {
-            received += caller.counts().received;
-            lost += caller.counts().lost;
-        }
+        let callers = || self.media.present();
+        let sum = |count: fn(&Caller) -> u64| callers().map(count).sum::<u64>();
+        let packets = took.as_millis() as u64 / u64::from(options.ptime);
         let tally = self.callers.tally;
         Ok(Row {
             users,
@@ -200,8 +200,12 @@ impl<'a> Stage<'a> {
             media: media.delay(),
             near: near.delay(),
             far: far.delay(),
-            lost: lost as f64 / ((received + lost) as f64).max(1.0),
-            echoes: callers().map(Caller::echoes).sum(),
+            packets_received: sum(|caller| caller.counts().received),
+            packets_expected: packets * callers().count() as u64,
+            packets_lost: sum(|caller| caller.counts().lost),
+            starved: sum(Caller::starved),
+            bursts_expected: self.media.heard.bursts_expected,
+            echoes: sum(Caller::echoes),
             echoes_max: callers().map(Caller::echoes).max().unwrap_or(0),
             options_sent: tally.options_sent - before.options_sent,
             options_failed: tally.options_failed - before.options_failed,
@@ -307,13 +311,19 @@ impl<'a> Stage<'a> {
                 let share = self.scene.listeners as f64 / self.setting.series.users() as f64;
                 let listens =
                     (user as f64 * share) as usize != ((user + 1) as f64 * share) as usize;
-                self.media
-                    .add(user, place, stream.into(), listens || share >= 1.0)
-                    .map_err(PaperError::Server)?;
+                let added = self
+                    .media
+                    .add(user, place, stream.into(), listens || share >= 1.0);
+                self.streaming[user] = Some(added.map_err(PaperError::Server)?);
             }
             Happening::Redirected { user, from, to } => board.redirected(user, from, to),
             Happening::Refused { user, by, status } => board.refused(user, by, status),
-            Happening::HungUp { user } => board.say(format!("caller {user} was hung up")),
+            Happening::HungUp { user } => {
+                if let Some(streaming) = self.streaming[user].take() {
+                    self.media.remove(streaming);
+                }
+                board.hung_up(user);
+            }
         }
         Ok(())
     }

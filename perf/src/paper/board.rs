@@ -167,6 +167,11 @@ impl Board {
         state.say_once(format!("{status} {by}"), text);
     }
 
+    pub(super) fn hung_up(&self, user: usize) {
+        let text = format!("caller {user} was hung up, and perhaps others");
+        self.state().say_once("hung up".to_owned(), text);
+    }
+
     /// What a server said of itself; None: it did not answer.
     pub(super) fn heard(&self, arm: u64, index: usize, status: Option<ServerLine>) {
         let mut state = self.state();

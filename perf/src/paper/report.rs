@@ -69,8 +69,16 @@ pub(crate) struct Row {
     pub(crate) near: Option<Delay>,
     /// On different ones.
     pub(crate) far: Option<Delay>,
-    /// Packets missing, as a share.
-    pub(crate) lost: f64,
+    /// Packets that callers got, and those of a whole stream to each.
+    pub(crate) packets_received: u64,
+    pub(crate) packets_expected: u64,
+    /// Gaps in their sequence numbers: what a server leaves out has no number and is no gap.
+    pub(crate) packets_lost: u64,
+    /// Times a caller got nothing for 100 ms.
+    pub(crate) starved: u64,
+    /// Bursts that listeners would have got, had none been lost; those they got are the count of
+    /// `media`.
+    pub(crate) bursts_expected: u64,
     /// Packets in which a talker heard himself.
     pub(crate) echoes: u64,
     /// Of the talker who had most of them.
@@ -97,6 +105,14 @@ impl Row {
         self.sip.map(|delay| delay.mean_ms)
     }
 
+    /// Share of the packets that callers should have got.
+    pub(crate) fn missing(&self) -> f64 {
+        // A packet may fall on either side of each end of the measurement.
+        let got = self.packets_received + 2 * self.up as u64;
+        let missing = self.packets_expected.saturating_sub(got);
+        missing.max(self.packets_lost) as f64 / self.packets_expected.max(1) as f64
+    }
+
     fn media_ms(&self) -> Option<f64> {
         self.media.map(|delay| delay.mean_ms)
     }
@@ -112,13 +128,13 @@ impl fmt::Display for Row {
         };
         write!(
             f,
-            "-- {} users, {} up: SIP {}, INVITE {}, media {}, {:.2} % lost; {} redirects;",
+            "-- {} users, {} up: SIP {}, INVITE {}, media {}, {:.2} % missing; {} redirects;",
             self.users,
             self.up,
             ms(self.sip),
             ms(self.invite),
             ms(self.media),
-            self.lost * 1e2,
+            self.missing() * 1e2,
             self.redirects
         )?;
         for server in &self.servers {
@@ -333,10 +349,29 @@ fn trouble(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
             if row.up != row.users {
                 said.push(format!("{} of {} users are in", row.up, row.users));
             }
-            if row.lost > 0.001 {
+            if row.missing() > 0.001 {
                 said.push(format!(
                     "{:.1} % of the packets are missing",
-                    row.lost * 1e2
+                    row.missing() * 1e2
+                ));
+            }
+            if row.starved > 0 {
+                said.push(format!(
+                    "{} times a caller got nothing for 100 ms",
+                    row.starved
+                ));
+            }
+            let bursts = row.media.map_or(0, |delay| delay.count);
+            if (bursts as f64) < 0.95 * row.bursts_expected as f64 {
+                said.push(format!(
+                    "media: {bursts} of {} bursts got through",
+                    row.bursts_expected
+                ));
+            }
+            if row.echoes > 0 {
+                said.push(format!(
+                    "talkers hear themselves in {} packets, {} of one",
+                    row.echoes, row.echoes_max
                 ));
             }
             if row.options_failed > 0 {

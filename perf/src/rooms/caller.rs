@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engine::io::SocketId;
 
 use super::RATE;
-use super::listener::Listener;
+use super::listener::{Ear, Listener};
 use super::media::Place;
 use super::signalling::Stream;
 
@@ -17,10 +17,12 @@ const STARVED: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) received: u64,
+    /// Gaps in the sequence numbers. A packet that was never made has none.
     pub(crate) lost: u64,
     /// Packets that came more than a packet's duration after their time.
     pub(super) late: u64,
-    pub(crate) starved: u64,
+    /// Times he got nothing for 100 ms.
+    starved: u64,
     /// Interarrival jitter in µs (RFC 3550 A.8).
     pub(super) jitter_us: f64,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Caller {
     counts: Counts,
     last: Option<(Instant, u16)>,
     pub(super) listener: Option<Box<Listener>>,
+    /// He has hung up.
+    pub(super) left: bool,
 }
 
 impl Caller {
@@ -66,6 +70,20 @@ impl Caller {
             counts: Counts::default(),
             last: None,
             listener: None,
+            left: false,
+        }
+    }
+
+    /// Who got nothing at all has no gaps to count, and is starved once.
+    pub(crate) fn starved(&self) -> u64 {
+        self.counts.starved + u64::from(self.counts.received == 0)
+    }
+
+    pub(super) fn ear(&self) -> Ear {
+        Ear {
+            room: self.room,
+            himself: self.talker,
+            home: self.home,
         }
     }
 

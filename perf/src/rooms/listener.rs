@@ -32,6 +32,10 @@ pub(crate) struct Heard {
     amplitude: f64,
     /// By room, then talker: the latest burst.
     bursts: Vec<[Option<Burst>; tone::TALKERS_MAX]>,
+    /// By room, then talker: who listens to him.
+    ears: Vec<[u64; tone::TALKERS_MAX]>,
+    /// Delays there would be if every listener got every burst that was sent.
+    pub(crate) bursts_expected: u64,
     /// From talkers to listeners on the same server.
     pub(crate) delays_us: Histogram<u64>,
     /// From talkers to listeners on another server.
@@ -71,6 +75,8 @@ impl Heard {
             talkers: (0..talkers).map(pitches).collect(),
             amplitude: tone::amplitude(talkers.max(1)),
             bursts: vec![[None; tone::TALKERS_MAX]; rooms],
+            ears: vec![[0; tone::TALKERS_MAX]; rooms],
+            bursts_expected: 0,
             delays_us: delays(),
             far_delays_us: delays(),
             missing: 0,
@@ -82,9 +88,20 @@ impl Heard {
         self.delays_us.reset();
         self.far_delays_us.reset();
         self.missing = 0;
+        self.bursts_expected = 0;
     }
 
-    /// A packet of a talker's burst leaves; the first one begins it.
+    /// One more listens to all talkers of his room but himself, or one less.
+    pub(super) fn listens(&mut self, ear: Ear, yes: bool) {
+        for (talker, ears) in self.ears[ear.room].iter_mut().enumerate() {
+            if ear.himself != Some(talker) {
+                *ears = if yes { *ears + 1 } else { *ears - 1 };
+            }
+        }
+    }
+
+    /// A packet of a talker's burst leaves; the first one begins it. A burst that is heard is the latest
+    /// one: who is more than a second late is taken for a second less.
     pub(super) fn bursting(
         &mut self,
         now: Instant,
@@ -100,6 +117,7 @@ impl Heard {
                 since: now,
                 home,
             });
+            self.bursts_expected += self.ears[room][talker];
         }
     }
 }
@@ -156,6 +174,7 @@ impl Listener {
             delays_us,
             far_delays_us,
             missing,
+            ..
         } = heard;
         let mut somebody_missing = false;
         let (mut bursting, mut hears_himself) = (0, false);

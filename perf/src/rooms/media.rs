@@ -18,7 +18,7 @@ use engine::random::Random;
 use mixer_simd::Kernels;
 
 use super::caller::Caller;
-use super::listener::{Ear, Heard, Listener};
+use super::listener::{Heard, Listener};
 use super::signalling::Stream;
 use super::{BURST, BURST_EVERY, Options, RATE, Scene, Silence, tone};
 
@@ -138,8 +138,8 @@ impl Media {
         Ok(media)
     }
 
-    /// A caller whose seat had the address of this index begins to send; returns his place among
-    /// [`callers`](Self::callers).
+    /// A caller whose seat had the address of this index begins to send; returns what
+    /// [`remove`](Self::remove) knows him by.
     pub(crate) fn add(
         &mut self,
         index: usize,
@@ -164,6 +164,7 @@ impl Media {
         if listens {
             let listener = Listener::new(self.scene.codec, self.kernels);
             new.listener = Some(Box::new(listener));
+            self.heard.listens(new.ear(), true);
         }
         let slots = self.slots.len();
         self.slots[self.random.next_u64() as usize % slots].push(caller);
@@ -182,8 +183,29 @@ impl Media {
         }
     }
 
-    pub(crate) fn callers(&self) -> &[Caller] {
+    /// A caller at this place hangs up: he sends no more, and is not to be counted.
+    pub(crate) fn remove(&mut self, caller: usize) {
+        for slot in &mut self.slots {
+            slot.retain(|&other| other != caller);
+        }
+        for senders in &mut self.by_sender {
+            senders.retain(|_, other| *other != caller);
+        }
+        let gone = &mut self.callers[caller];
+        gone.left = true;
+        if gone.listener.take().is_some() {
+            self.heard.listens(gone.ear(), false);
+        }
+    }
+
+    /// All who were added, in that order.
+    pub(super) fn callers(&self) -> &[Caller] {
         &self.callers
+    }
+
+    /// Those who have not hung up.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Caller> {
+        self.callers.iter().filter(|caller| !caller.left)
     }
 
     pub(crate) fn begin_measuring(&mut self) {
@@ -234,11 +256,7 @@ impl Media {
             let caller = &mut callers[index];
             caller.count(now, packet.sequence);
             let counting = caller.counting();
-            let ear = Ear {
-                room: caller.room,
-                himself: caller.talker,
-                home: caller.home,
-            };
+            let ear = caller.ear();
             if let Some(listener) = &mut caller.listener {
                 listener.listen(now, packet.payload, ear, counting, heard);
             }
@@ -312,5 +330,103 @@ impl Payloads {
             *shared = [io.share(&payloads[0]), io.share(&payloads[1])];
         }
         Shared { silence, talkers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A server by hand, a talker and a listener of one room at it.
+    fn room() -> (UdpSocket, Media, [usize; 2]) {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let scene = Scene {
+            talkers: 1,
+            ..scene()
+        };
+        let mut media = Media::new(Sockets::open(2).unwrap(), &scene, 1);
+        let stream = || Stream {
+            remote: server.local_addr().unwrap(),
+            payload_type: 0,
+        };
+        let callers = [Some(0), None].map(|talker| {
+            let place = Place {
+                room: 0,
+                talker,
+                home: 0,
+            };
+            let index = talker.map_or(1, |_| 0);
+            media.add(index, place, stream(), true).unwrap()
+        });
+        (server, media, callers)
+    }
+
+    fn scene() -> Scene {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            scene: Scene,
+        }
+        <Line as clap::Parser>::parse_from(["rooms"]).scene
+    }
+
+    fn senders(server: &UdpSocket) -> std::collections::HashSet<SocketAddr> {
+        let mut datagram = [0; 2_048];
+        std::iter::from_fn(|| server.recv_from(&mut datagram).ok())
+            .map(|(_, from)| from)
+            .collect()
+    }
+
+    #[test]
+    fn who_has_hung_up_sends_no_more_and_does_not_count() {
+        let (server, mut media, [talker, listener]) = room();
+        let addresses: Vec<SocketAddr> = media.sockets.iter().map(|socket| socket.1).collect();
+        let packet = media.scene.ptime.into();
+        let later = |media: &mut Media, ms: u64| {
+            let at = media.start + Duration::from_millis(ms);
+            media.send(at);
+            media.io.flush();
+        };
+        later(&mut media, packet);
+        assert_eq!(senders(&server).len(), 2);
+        media.remove(listener);
+        later(&mut media, 2 * packet);
+        assert_eq!(senders(&server), [addresses[0]].into());
+        assert_eq!(media.present().count(), 1);
+        // Whoever has his address next is nobody's double.
+        let place = Place {
+            room: 0,
+            talker: None,
+            home: 0,
+        };
+        let stream = Stream {
+            remote: server.local_addr().unwrap(),
+            payload_type: 0,
+        };
+        assert!(media.add(1, place, stream, true).is_ok());
+        assert!(media.add(0, place, stream, true).is_err());
+        media.remove(talker);
+        assert_eq!(media.present().count(), 1);
+    }
+
+    #[test]
+    fn every_burst_is_expected_by_all_who_listen_to_its_talker() {
+        let (_server, mut media, [_, listener]) = room();
+        let bursts = |media: &mut Media, second: u32| {
+            media.heard.clear();
+            let from = media.start + BURST_EVERY * second;
+            for ms in 0..1_000 {
+                media.send(from + Duration::from_millis(ms));
+            }
+            media.heard.bursts_expected
+        };
+        assert_eq!(bursts(&mut media, 0), 0);
+        assert_eq!(bursts(&mut media, 1), 1);
+        media.remove(listener);
+        // The talker does not listen to himself.
+        assert_eq!(bursts(&mut media, 2), 0);
     }
 }

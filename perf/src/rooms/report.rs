@@ -95,11 +95,7 @@ impl Report {
             packets_received: sum(|caller| caller.counts().received),
             packets_lost: sum(|caller| caller.counts().lost),
             packets_late: sum(|caller| caller.counts().late),
-            // Who got nothing at all has no gaps to count.
-            starved: sum(|caller| {
-                let counts = caller.counts();
-                counts.starved + u64::from(counts.received == 0)
-            }),
+            starved: sum(Caller::starved),
             talker_missing: heard.missing,
             self_heard: sum(Caller::echoes),
             delay_ms_p50: delay_ms(0.5),

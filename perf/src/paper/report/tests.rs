@@ -18,7 +18,11 @@ pub(crate) fn row(users: usize, sip_ms: f64, media_ms: f64) -> Row {
         media: delay(media_ms),
         near: delay(media_ms),
         far: None,
-        lost: 0.0,
+        packets_received: 25_000,
+        packets_expected: 25_000,
+        packets_lost: 0,
+        starved: 0,
+        bursts_expected: 100,
         echoes: 0,
         echoes_max: 0,
         options_sent: 100,
@@ -115,6 +119,10 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
     missing.arms[0].rows[4].servers[0].throttled = 0.5;
     missing.arms[0].rows[3].generator_gap_ms = 80.0;
     missing.arms[0].rows[2].options_failed = 7;
+    // Ticks left out leave no gap.
+    missing.arms[0].rows[1].packets_received = 22_300;
+    missing.arms[0].rows[1].bursts_expected = 120;
+    missing.arms[0].rows[1].starved = 3;
     let missing = report(missing);
     assert!(!missing.holds());
     let text = missing.to_string();
@@ -122,6 +130,11 @@ fn who_is_missing_is_said_and_the_run_does_not_hold() {
         text.contains("service at 250: 249 of 250 users are in"),
         "{text}"
     );
+    for part in ["10.0 % of the packets", "3 times", "100 of 120 bursts"] {
+        let at = text.find("central at 100:").unwrap();
+        let line = text[at..].lines().next().unwrap();
+        assert!(line.contains(part), "{line}");
+    }
     assert!(text.contains("central at 150: 7 OPTIONS failed"));
     assert!(text.contains("central at 200: the callers had no processor for 80 ms"));
     assert!(text.contains("central at 250: A is stopped in 50 % of its periods"));
