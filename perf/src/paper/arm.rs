@@ -33,6 +33,8 @@ pub(super) struct Setting<'a> {
     pub(super) options: &'a Options,
     pub(super) series: &'a Series,
     pub(super) variant: Variant,
+    /// From 1.
+    pub(super) round: u32,
     pub(super) hierarchy: Option<&'a Hierarchy>,
     pub(super) quota: Quota,
     pub(super) board: &'a Board,
@@ -66,6 +68,7 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Arm, PaperError> {
     let mut stage = Stage::new(setting, fleet)?;
     let mut arm = Arm {
         variant: setting.variant,
+        round: setting.round,
         rows: Vec::new(),
     };
     for &users in &series.steps {
@@ -194,12 +197,12 @@ impl<'a> Stage<'a> {
         Ok(Row {
             users,
             up: tally.up,
-            sip: sip.delay(),
+            sip: sip.typical(),
             invite,
             join,
-            media: media.delay(),
-            near: near.delay(),
-            far: far.delay(),
+            media: media.typical(),
+            near: near.typical(),
+            far: far.typical(),
             packets_received: sum(|caller| caller.counts().received),
             packets_expected: packets * callers().count() as u64,
             packets_lost: sum(|caller| caller.counts().lost),

@@ -97,7 +97,11 @@ impl Board {
         let mut state = self.state();
         let arm = state.picture.arm + 1;
         state.picture = Picture {
-            title: format!("{variant}; to {} users", series.users()),
+            title: format!(
+                "round {}, {variant}; to {} users",
+                setting.round,
+                series.users()
+            ),
             servers: addresses
                 .iter()
                 .map(|address| ServerLine {
@@ -112,7 +116,7 @@ impl Board {
             ..Picture::default()
         };
         drop(state);
-        self.say(format!("== {variant}"));
+        self.say(format!("== round {}, {variant}", setting.round));
     }
 
     pub(super) fn step(&self, users: usize, phase: Phase) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-use super::report::Delay;
+use super::report::Typical;
 
 /// Delays of SIP messages, in microseconds.
 pub(super) struct Delays {
@@ -71,19 +71,22 @@ impl Seconds {
         }
     }
 
-    pub(super) fn delay(mut self) -> Option<Delay> {
-        self.means_us.sort_unstable_by(f64::total_cmp);
-        let middle = self.means_us.len() / 2;
-        let median_us = match self.means_us.len() {
-            0 => return None,
-            len if len % 2 == 1 => self.means_us[middle],
-            _ => (self.means_us[middle - 1] + self.means_us[middle]) / 2.0,
-        };
-        Some(Delay {
-            mean_ms: median_us / 1e3,
+    pub(super) fn typical(self) -> Option<Typical> {
+        Some(Typical {
+            median_second_ms: median(self.means_us)? / 1e3,
             p99_ms: self.all.value_at_quantile(0.99) as f64 / 1e3,
             count: self.all.len(),
         })
+    }
+}
+
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        len if len % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
     }
 }
 
@@ -101,14 +104,14 @@ mod tests {
             histogram
         };
         let mut seconds = Seconds::new(&of(&[]));
-        assert!(Seconds::new(&of(&[])).delay().is_none());
+        assert!(Seconds::new(&of(&[])).typical().is_none());
         seconds.add(&[&of(&[1_000, 3_000])]);
         seconds.add(&[&of(&[])]);
         // A stall of the machine.
         seconds.add(&[&of(&[900_000])]);
         seconds.add(&[&of(&[4_000]), &of(&[2_000])]);
-        let delay = seconds.delay().unwrap();
-        assert!((delay.mean_ms - 3.0).abs() < 0.01, "{delay:?}");
+        let delay = seconds.typical().unwrap();
+        assert!((delay.median_second_ms - 3.0).abs() < 0.01, "{delay:?}");
         assert_eq!(delay.count, 5);
         assert!(delay.p99_ms > 800.0);
     }

@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::report::{Comparison, Outcome};
+use super::report::{Comparison, Gain, Outcome, Side, Typical};
 
 const SIZE: (u32, u32) = (1_080, 460);
 
@@ -25,8 +25,8 @@ struct Figure {
     axis: &'static str,
     central: Vec<(f64, f64)>,
     service: Vec<(f64, f64)>,
-    /// Users; improvement here, and published, in percent.
-    improvements: Vec<(usize, Option<f64>, Option<f64>)>,
+    /// By number of users.
+    improvements: Vec<(usize, Gain)>,
 }
 
 /// Draws what there is to draw; returns the files written.
@@ -50,47 +50,48 @@ pub(super) fn draw(folder: &Path, outcomes: &[Outcome]) -> Result<Vec<String>, S
 }
 
 fn figures(outcome: &Outcome) -> Vec<Figure> {
-    let comparisons = outcome.comparisons();
+    let compared = outcome.compared();
     let max_load = outcome.series.max_load;
-    let figure = |what: &str, axis, of: fn(&Comparison) -> [Option<f64>; 4]| {
-        let line = |index: usize| {
-            comparisons
-                .iter()
-                .filter_map(|comparison| Some((comparison.users as f64, of(comparison)[index]?)))
+    let figure = |what: &str,
+                  axis,
+                  delay: fn(&Side) -> Option<Typical>,
+                  gain: fn(&Comparison) -> Gain| {
+        // Where not everybody is in, the delays of who is say little.
+        let line = |side: fn(&Comparison) -> Option<Side>| {
+            let steps = compared.steps.iter();
+            steps
+                .filter_map(|step| {
+                    let delay = delay(&side(step).filter(Side::is_whole)?)?;
+                    Some((step.users as f64, delay.median_second_ms))
+                })
                 .collect()
         };
         Figure {
             name: format!("{what}-delay-{max_load}"),
-            title: format!("Average {what} delay, max-load {max_load}"),
+            title: format!("{what} delay, max-load {max_load}: the median of the seconds' means"),
             axis,
-            central: line(0),
-            service: line(1),
-            improvements: comparisons
+            central: line(|step| step.central),
+            service: line(|step| step.service),
+            improvements: compared
+                .steps
                 .iter()
-                .map(|comparison| {
-                    let [_, _, here, published] = of(comparison);
-                    (comparison.users, here, published)
-                })
+                .map(|step| (step.users, gain(step)))
                 .collect(),
         }
     };
     let mut figures = vec![
-        figure("SIP", "SIP message delay, ms", |comparison| {
-            [
-                comparison.sip_central_ms,
-                comparison.sip_service_ms,
-                comparison.sip_improvement,
-                comparison.published.and_then(|published| published.sip),
-            ]
-        }),
-        figure("media", "media stream delay, ms", |comparison| {
-            [
-                comparison.media_central_ms,
-                comparison.media_service_ms,
-                comparison.media_improvement,
-                comparison.published.and_then(|published| published.media),
-            ]
-        }),
+        figure(
+            "SIP",
+            "SIP message delay, ms",
+            |side| side.sip,
+            |step| step.sip,
+        ),
+        figure(
+            "media",
+            "media stream delay, ms",
+            |side| side.media,
+            |step| step.media,
+        ),
     ];
     figures.retain(|figure| !figure.central.is_empty() || !figure.service.is_empty());
     figures
@@ -161,7 +162,7 @@ fn improvements<B: DrawingBackend>(
     let values = figure
         .improvements
         .iter()
-        .flat_map(|&(_, here, published)| [here, published])
+        .flat_map(|(_, gain)| [gain.here, gain.published])
         .flatten();
     let (lowest, highest) = values.fold((0.0_f64, 10.0_f64), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -175,42 +176,47 @@ fn improvements<B: DrawingBackend>(
     let users: Vec<usize> = figure
         .improvements
         .iter()
-        .map(|&(users, ..)| users)
+        .map(|&(users, _)| users)
         .collect();
     chart
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(WHITE)
-        .y_desc("improvement, %")
+        .y_desc("improvement, % (in brackets: noise)")
         .x_desc("users")
         .x_labels(0)
         .label_style((FONT, 13))
         .draw()?;
     let sides = [("here", SERVICE, 0.12), ("published", PUBLISHED, 0.5)];
     for (name, colour, from) in sides {
-        let bars =
-            figure
-                .improvements
-                .iter()
-                .enumerate()
-                .filter_map(|(place, &(_, here, published))| {
-                    let value = if name == "here" { here } else { published }?;
-                    let left = place as f64 + from;
-                    Some((left, value))
-                });
-        let bars: Vec<(f64, f64)> = bars.collect();
+        let bars = figure
+            .improvements
+            .iter()
+            .enumerate()
+            .filter_map(|(place, (_, gain))| {
+                let (value, is_noise) = match name {
+                    "here" => (gain.here?, gain.is_noise),
+                    _ => (gain.published?, false),
+                };
+                Some((place as f64 + from, value, is_noise))
+            });
+        let bars: Vec<(f64, f64, bool)> = bars.collect();
         if bars.is_empty() {
             continue;
         }
         chart
-            .draw_series(bars.iter().map(|&(left, value)| {
+            .draw_series(bars.iter().map(|&(left, value, _)| {
                 Rectangle::new([(left, 0.0), (left + 0.36, value)], colour.filled())
             }))?
             .label(name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
-        chart.draw_series(bars.iter().map(|&(left, value)| {
+        chart.draw_series(bars.iter().map(|&(left, value, is_noise)| {
             let above = value.max(0.0) + (highest - lowest) * 0.05;
-            Text::new(format!("{value:.1}"), (left + 0.02, above), (FONT, 12))
+            let text = match is_noise {
+                true => format!("({value:.1})"),
+                false => format!("{value:.1}"),
+            };
+            Text::new(text, (left + 0.02, above), (FONT, 12))
         }))?;
     }
     // Below each pair of bars, its number of users.

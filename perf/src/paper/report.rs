@@ -1,15 +1,18 @@
-//! What the experiment came to: raw results, a table, and where its setting is not the paper's.
+//! What the experiment came to: raw results, what follows from them, and a table.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::plan::{Published, Series};
+use super::delays::median;
+use super::plan::Series;
 use super::quota::Quota;
 
-/// Beyond this the machine was busy with something else, and delays are its own.
-const GENERATOR_GAP_MS_MAX: f64 = 25.0;
+mod compare;
+mod table;
+
+pub(crate) use compare::{Compared, Comparison, Gain, Side};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,9 +21,9 @@ pub(crate) enum Variant {
     Service,
 }
 
+/// Delays while users join, which is a rush.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Delay {
-    /// Where it was measured second by second: the median of the seconds' means.
     pub(crate) mean_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) count: u64,
@@ -33,6 +36,29 @@ impl Delay {
             mean_ms: delays_us.mean() / 1e3,
             p99_ms: delays_us.value_at_quantile(0.99) as f64 / 1e3,
             count: delays_us.len(),
+        })
+    }
+}
+
+/// Delays while nothing changes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Typical {
+    /// The median of the seconds' means, so that one stall of the machine is not everybody's delay. What
+    /// never came is in no mean: see the counts beside it.
+    pub(crate) median_second_ms: f64,
+    /// Of all of them.
+    pub(crate) p99_ms: f64,
+    pub(crate) count: u64,
+}
+
+impl Typical {
+    /// The median round, and the delays of all of them counted.
+    fn over(rounds: impl Iterator<Item = Self> + Clone) -> Option<Self> {
+        let of = |value: fn(Self) -> f64| median(rounds.clone().map(value).collect());
+        Some(Self {
+            median_second_ms: of(|delay| delay.median_second_ms)?,
+            p99_ms: of(|delay| delay.p99_ms)?,
+            count: rounds.map(|delay| delay.count).sum(),
         })
     }
 }
@@ -58,17 +84,17 @@ pub(crate) struct Row {
     /// Of them, in their conference.
     pub(crate) up: usize,
     /// OPTIONS within calls.
-    pub(crate) sip: Option<Delay>,
+    pub(crate) sip: Option<Typical>,
     /// INVITEs while this step's users joined, each to its final answer.
     pub(crate) invite: Option<Delay>,
     /// From first INVITE to 200, redirects followed.
     pub(crate) join: Option<Delay>,
     /// From talker to listener, wherever they are.
-    pub(crate) media: Option<Delay>,
+    pub(crate) media: Option<Typical>,
     /// On the same server.
-    pub(crate) near: Option<Delay>,
+    pub(crate) near: Option<Typical>,
     /// On different ones.
-    pub(crate) far: Option<Delay>,
+    pub(crate) far: Option<Typical>,
     /// Packets that callers got, and those of a whole stream to each.
     pub(crate) packets_received: u64,
     pub(crate) packets_expected: u64,
@@ -101,10 +127,6 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn sip_ms(&self) -> Option<f64> {
-        self.sip.map(|delay| delay.mean_ms)
-    }
-
     /// Share of the packets that callers should have got.
     pub(crate) fn missing(&self) -> f64 {
         // A packet may fall on either side of each end of the measurement.
@@ -112,28 +134,20 @@ impl Row {
         let missing = self.packets_expected.saturating_sub(got);
         missing.max(self.packets_lost) as f64 / self.packets_expected.max(1) as f64
     }
-
-    fn media_ms(&self) -> Option<f64> {
-        self.media.map(|delay| delay.mean_ms)
-    }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |delay: Option<Delay>| {
-            delay.map_or_else(
-                || "-".to_owned(),
-                |delay| format!("{:.1} ms", delay.mean_ms),
-            )
-        };
+        let ms =
+            |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |delay| format!("{delay:.1} ms"));
         write!(
             f,
             "-- {} users, {} up: SIP {}, INVITE {}, media {}, {:.2} % missing; {} redirects;",
             self.users,
             self.up,
-            ms(self.sip),
-            ms(self.invite),
-            ms(self.media),
+            ms(self.sip.map(|delay| delay.median_second_ms)),
+            ms(self.invite.map(|delay| delay.mean_ms)),
+            ms(self.media.map(|delay| delay.median_second_ms)),
             self.missing() * 1e2,
             self.redirects
         )?;
@@ -150,77 +164,41 @@ impl fmt::Display for Row {
     }
 }
 
-/// One variant, all its steps.
+/// One variant once, all its steps.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Arm {
     pub(crate) variant: Variant,
+    pub(crate) round: u32,
     pub(crate) rows: Vec<Row>,
 }
 
-/// A series, both arms where both were run.
+/// A series, each variant as often as there were rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) series: Series,
     pub(crate) quota: Option<Quota>,
+    /// In the order in which they were run.
     pub(crate) arms: Vec<Arm>,
 }
 
-/// One number of users, the two arms side by side.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Comparison {
-    pub(crate) users: usize,
-    pub(crate) sip_central_ms: Option<f64>,
-    pub(crate) sip_service_ms: Option<f64>,
-    /// In percent of the central server's delay.
-    pub(crate) sip_improvement: Option<f64>,
-    pub(crate) media_central_ms: Option<f64>,
-    pub(crate) media_service_ms: Option<f64>,
-    pub(crate) media_improvement: Option<f64>,
-    pub(crate) published: Option<Published>,
-}
-
 impl Outcome {
-    pub(crate) fn arm(&self, variant: Variant) -> Option<&Arm> {
-        self.arms.iter().find(|arm| arm.variant == variant)
+    /// What every round had with so many users.
+    fn rows(&self, variant: Variant, users: usize) -> impl Iterator<Item = &Row> + Clone {
+        let arms = self.arms.iter().filter(move |arm| arm.variant == variant);
+        let rows = arms.flat_map(|arm| &arm.rows);
+        rows.filter(move |row| row.users == users)
     }
 
-    pub(crate) fn comparisons(&self) -> Vec<Comparison> {
-        let row = |variant, users| {
-            let arm = self.arm(variant)?;
-            arm.rows.iter().find(|row| row.users == users)
-        };
-        let of = |users| {
-            let (central, service) = (row(Variant::Central, users), row(Variant::Service, users));
-            let (sip_central_ms, sip_service_ms) =
-                (central.and_then(Row::sip_ms), service.and_then(Row::sip_ms));
-            let (media_central_ms, media_service_ms) = (
-                central.and_then(Row::media_ms),
-                service.and_then(Row::media_ms),
-            );
-            Comparison {
-                users,
-                sip_central_ms,
-                sip_service_ms,
-                sip_improvement: improvement(sip_central_ms, sip_service_ms),
-                media_central_ms,
-                media_service_ms,
-                media_improvement: improvement(media_central_ms, media_service_ms),
-                published: self.series.published_at(users),
-            }
-        };
-        self.series.steps.iter().map(|&users| of(users)).collect()
-    }
-
-    /// Everybody who called is in, in every step that was made.
+    /// The service let everybody in who called, in every step. The central server decides nothing: to show
+    /// where it ends is what it is for.
     fn holds(&self) -> bool {
-        let mut rows = self.arms.iter().flat_map(|arm| &arm.rows);
+        let service = self
+            .arms
+            .iter()
+            .filter(|arm| arm.variant == Variant::Service);
+        let mut rows = service.flat_map(|arm| &arm.rows);
         rows.all(|row| row.up == row.users)
     }
-}
-
-fn improvement(central_ms: Option<f64>, service_ms: Option<f64>) -> Option<f64> {
-    let (central, service) = (central_ms?, service_ms?);
-    (central > 0.0).then(|| (central - service) / central * 1e2)
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -232,9 +210,10 @@ pub(crate) struct Report {
     pub(crate) talkers: usize,
     pub(crate) options_every_ms: u64,
     pub(crate) seconds_per_step: u64,
+    pub(crate) rounds: u32,
     pub(crate) outcomes: Vec<Outcome>,
-    /// The comparisons of `outcomes`, in their order.
-    pub(crate) comparisons: Vec<Vec<Comparison>>,
+    /// What follows from the outcomes, in their order.
+    pub(crate) compared: Vec<Compared>,
     /// Where this is not the paper's experiment.
     pub(crate) differences: Vec<String>,
     pub(crate) figures: Vec<String>,
@@ -248,171 +227,6 @@ impl Report {
     pub(crate) fn to_json(&self) -> String {
         simd_json::to_string(self).expect("numbers and names always have a JSON form")
     }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for outcome in &self.outcomes {
-            let series = &outcome.series;
-            write!(f, "max-load {}", series.max_load)?;
-            match outcome.quota {
-                Some(quota) => writeln!(f, ", every server has {quota}")?,
-                None => writeln!(f, ", servers share a processor without quotas")?,
-            }
-            writeln!(
-                f,
-                "          SIP delay, ms              improvement, %   media delay, ms            improvement, %"
-            )?;
-            writeln!(
-                f,
-                "  users   central  service  servers  here  published  central  service  (other)  here  published"
-            )?;
-            for comparison in outcome.comparisons() {
-                writeln!(f, "{}", line(outcome, &comparison))?;
-            }
-            flatness(f, outcome)?;
-            trouble(f, outcome)?;
-            writeln!(f)?;
-        }
-        writeln!(f, "Servers: {}.", self.held_by)?;
-        writeln!(f, "Where this is not the paper's experiment:")?;
-        for difference in &self.differences {
-            writeln!(f, "- {difference}")?;
-        }
-        for figure in &self.figures {
-            writeln!(f, "wrote {figure}")?;
-        }
-        Ok(())
-    }
-}
-
-fn line(outcome: &Outcome, comparison: &Comparison) -> String {
-    let number = |number: Option<f64>| {
-        number.map_or_else(|| "-".to_owned(), |number| format!("{number:.1}"))
-    };
-    let published = comparison.published;
-    let service = outcome.arm(Variant::Service).and_then(|arm| {
-        let mut rows = arm.rows.iter();
-        rows.find(|row| row.users == comparison.users)
-    });
-    let servers = service.map(|row| {
-        let filled = row.servers.iter().filter(|server| server.participants > 0);
-        filled.count().to_string()
-    });
-    let far = service.and_then(|row| row.far).map(|delay| delay.mean_ms);
-    format!(
-        "  {:>5}  {:>8} {:>8} {:>8} {:>5} {:>10} {:>8} {:>8} {:>8} {:>5} {:>10}",
-        comparison.users,
-        number(comparison.sip_central_ms),
-        number(comparison.sip_service_ms),
-        servers.unwrap_or_else(|| "-".to_owned()),
-        number(comparison.sip_improvement),
-        number(published.and_then(|published| published.sip)),
-        number(comparison.media_central_ms),
-        number(comparison.media_service_ms),
-        number(far),
-        number(comparison.media_improvement),
-        number(published.and_then(|published| published.media)),
-    )
-}
-
-/// How the service's delays at the last step compare with those of its first server alone.
-fn flatness(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
-    let rows = outcome.arm(Variant::Service).map(|arm| &arm.rows);
-    let ends = rows.and_then(|rows| Some((rows.first()?, rows.last()?)));
-    let Some((first, last)) = ends.filter(|(first, last)| first.users < last.users) else {
-        return Ok(());
-    };
-    let times = |first: Option<f64>, last: Option<f64>| {
-        let times = first.zip(last).map(|(first, last)| last / first);
-        times.map_or_else(|| "-".to_owned(), |times| format!("{times:.2}"))
-    };
-    writeln!(
-        f,
-        "  the service's delays at {} users are those at {} times {} (SIP) and {} (media, on one server {})",
-        last.users,
-        first.users,
-        times(first.sip_ms(), last.sip_ms()),
-        times(first.media_ms(), last.media_ms()),
-        times(
-            first.near.map(|delay| delay.mean_ms),
-            last.near.map(|delay| delay.mean_ms)
-        ),
-    )
-}
-
-/// Who did not get in, what was lost, and what the servers and the generator were short of.
-fn trouble(f: &mut fmt::Formatter<'_>, outcome: &Outcome) -> fmt::Result {
-    for arm in &outcome.arms {
-        for row in &arm.rows {
-            let mut said = Vec::new();
-            if row.up != row.users {
-                said.push(format!("{} of {} users are in", row.up, row.users));
-            }
-            if row.missing() > 0.001 {
-                said.push(format!(
-                    "{:.1} % of the packets are missing",
-                    row.missing() * 1e2
-                ));
-            }
-            if row.starved > 0 {
-                said.push(format!(
-                    "{} times a caller got nothing for 100 ms",
-                    row.starved
-                ));
-            }
-            let bursts = row.media.map_or(0, |delay| delay.count);
-            if (bursts as f64) < 0.95 * row.bursts_expected as f64 {
-                said.push(format!(
-                    "media: {bursts} of {} bursts got through",
-                    row.bursts_expected
-                ));
-            }
-            if row.echoes > 0 {
-                said.push(format!(
-                    "talkers hear themselves in {} packets, {} of one",
-                    row.echoes, row.echoes_max
-                ));
-            }
-            if row.options_failed > 0 {
-                said.push(format!("{} OPTIONS failed", row.options_failed));
-            }
-            if row.unanswered > 0 {
-                said.push(format!("{} OPTIONS not answered yet", row.unanswered));
-            }
-            if row.generator_cpu > 0.85 {
-                let cpu = row.generator_cpu * 1e2;
-                said.push(format!("the callers' processor is {cpu:.0} % busy"));
-            }
-            if row.generator_gap_ms > GENERATOR_GAP_MS_MAX {
-                said.push(format!(
-                    "the callers had no processor for {:.0} ms: other programs are in the way",
-                    row.generator_gap_ms
-                ));
-            }
-            let stopped: Vec<String> = row
-                .servers
-                .iter()
-                .filter(|server| server.throttled > 0.05)
-                .map(|server| {
-                    format!(
-                        "{} is stopped in {:.0} % of its periods",
-                        server.name,
-                        server.throttled * 1e2
-                    )
-                })
-                .collect();
-            said.extend(stopped);
-            if !said.is_empty() {
-                let variant = match arm.variant {
-                    Variant::Central => "central",
-                    Variant::Service => "service",
-                };
-                writeln!(f, "  {variant} at {}: {}", row.users, said.join("; "))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

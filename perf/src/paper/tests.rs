@@ -59,3 +59,25 @@ fn the_difference_of_the_load_is_said_first() {
     let said = differences(&options("--true-scale"), &[]);
     assert!(said[0].contains("full at 1500 users"), "{}", said[0]);
 }
+
+#[test]
+fn the_whole_run_is_a_matter_of_minutes() {
+    let lasts = |line: &str| {
+        let options = options(line);
+        options.lasts(&options.plan().unwrap())
+    };
+    assert!(lasts("") <= Duration::from_secs(12 * 60));
+    assert_eq!(lasts("") / 3, lasts("--rounds 1"));
+    assert_eq!(lasts("--arms central"), lasts("") / 2);
+}
+
+#[test]
+fn a_server_is_not_stopped_in_step_with_packets() {
+    let options = options("");
+    for series in options.plan().unwrap() {
+        let quota = Quota::new(series.share, Duration::from_millis(options.period_ms));
+        let packet = f64::from(options.ptime);
+        let periods = packet / (quota.period_us as f64 / 1e3);
+        assert!((periods - periods.round()).abs() > 0.05, "{quota}");
+    }
+}

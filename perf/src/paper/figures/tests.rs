@@ -7,14 +7,21 @@ fn every_figure_is_drawn_in_both_forms() {
     let mut alone = outcome();
     alone.arms.truncate(1);
     alone.series.max_load = 700;
-    let files = draw(&folder, &[outcome(), alone]).unwrap();
+    let mut both = outcome();
+    // Nobody's delay is drawn where not everybody is in.
+    both.arms[0].rows[4].up = 100;
+    let sip = &figures(&both)[0];
+    assert_eq!((sip.central.len(), sip.service.len()), (4, 5));
+    let files = draw(&folder, &[both, alone]).unwrap();
     assert_eq!(files.len(), 8);
     let svg = fs::read_to_string(folder.join("SIP-delay-500.svg")).unwrap();
     for part in [
         "one server",
         "the service",
         "39.5",
-        "80.0",
+        "75.0",
+        "(0.0)",
+        "median of the seconds",
         "250",
         "published",
     ] {
