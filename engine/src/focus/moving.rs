@@ -12,14 +12,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use cfw::dist_conf::message::{ConfUser, Reach};
+use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 use sip::{CallKey, ClientKey};
 
 use super::call::Phase;
 use super::dialing::Dial;
 use super::liaison::Report;
 use super::{Focus, Means, RoomName};
+use crate::config::Access;
 use crate::io::MediaIo;
+use crate::load::Asked;
 
 /// How long a phone may take: it has to place a call, or to answer one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,15 +113,33 @@ impl Focus {
         let key = self.reports.call_of(endpoint).ok_or(481_u16)?;
         let call = self.calls.get(&key).ok_or(481_u16)?;
         let is_up = matches!(call.phase, Phase::Joined { .. }) && call.confirmed;
-        if !is_up || self.errands.under_way.contains_key(&key) {
+        if !is_up || !call.is_let_in() || self.errands.under_way.contains_key(&key) {
             return Err(491);
         }
         if self.errands.under_way.len() >= ERRANDS_MAX {
             return Err(503);
         }
+        if call.muted || !self.takes_strangers(room, means) {
+            return Err(403);
+        }
         let by = [("Referred-By", format!("<{}>", self.uri_of(room)))];
         let request = means.sip.refer(means.now, key, target, &by);
         request.map(|request| (key, request)).ok_or(481)
+    }
+
+    /// Whether anybody may come into a room as he pleases. Who is sent elsewhere comes there as a stranger:
+    /// he would be asked for the room's number, or find it full or locked, and nobody would know that he
+    /// is muted. Who is fetched comes as whom he was.
+    fn takes_strangers<I: MediaIo>(&mut self, room: &RoomName, means: &Means<'_, I>) -> bool {
+        let asked = Asked {
+            room: room.as_str(),
+            participants: self.participants(room, None, None, means),
+            random: self.random.next_u64(),
+        };
+        let access = self.config.rooms.access_to(room.as_str());
+        self.may_enter(room).is_ok()
+            && self.admission.ask(&self.config, asked).is_ok()
+            && !matches!(access, Access::Pin(_))
     }
 
     /// A request of ours in a call is answered; says whether it was a REFER.
@@ -187,6 +207,14 @@ impl Focus {
         let text = [contact, call_id, local_tag, remote_tag];
         let is_line = |text: &&String| !text.contains(char::is_control);
         let many = self.errands.under_way.len() >= ERRANDS_MAX;
+        // He has yet to say that he may come in, and nobody would ask him for it here.
+        if user.status == UserStatus::Pending {
+            return self.reports.push(Report::Done {
+                room,
+                endpoint: user.endpoint,
+                status: 403,
+            });
+        }
         if many || !text.iter().all(is_line) || !user.entity.chars().all(|c| !c.is_control()) {
             return self.reports.push(Report::Done {
                 room,

@@ -323,6 +323,71 @@ fn users_are_sent_elsewhere_by_refer() {
     assert!(header(&bye, "Reason").contains("moved"), "{bye}");
 }
 
+/// A REFER makes a stranger of him, who finds the room full or locked, or has to key in its number again.
+#[test]
+fn who_would_be_turned_away_elsewhere_or_heard_again_is_not_sent_there() {
+    let open = ["rooms.policies=sales=pin:4711", "rooms.max_participants=2"];
+    let mut server = Server::in_cluster(25, "A", &open);
+    let order = |shard, user: &ConfUser, name: &str| {
+        let order = Order::Move {
+            room: room(name),
+            endpoint: user.endpoint.clone(),
+            target: format!("sip:{name}@192.0.2.2;crt-hop=1"),
+        };
+        (shard, order)
+    };
+    let check = |server: &mut Server, phone: &Phone, (shard, order): (_, Order), expected| {
+        server.order(shard, order);
+        server.reports_done(expected);
+        while let Some(message) = phone.hear() {
+            assert!(!message.starts_with("REFER"), "{message}");
+        }
+    };
+    let key_in = |server: &mut Server, phone: &Phone, to: &str, name, keys: &str| {
+        let lines = "Content-Type: application/dtmf-relay\r\n";
+        for key in keys.chars() {
+            phone.request("INFO", name, Some(to), lines, &format!("Signal={key}\r\n"));
+            server.expect(phone, "SIP/2.0 200", SOON);
+        }
+    };
+
+    let phone = Phone::new(&server);
+    let to = phone.call(&mut server, "sales");
+    let (shard, user) = server.reports_user(UserStatus::Pending);
+    check(&mut server, &phone, order(shard, &user, "sales"), 491);
+    key_in(&mut server, &phone, &to, "sales", "4711#");
+    server.reports_user(UserStatus::Connected);
+    check(&mut server, &phone, order(shard, &user, "sales"), 403);
+
+    let phone = Phone::new(&server);
+    let to = phone.call(&mut server, "staff");
+    let (shard, user) = server.reports_user(UserStatus::Connected);
+    let lock = |locked| Order::Lock {
+        room: room("staff"),
+        locked,
+    };
+    server.order_all(&lock(true));
+    check(&mut server, &phone, order(shard, &user, "staff"), 403);
+    server.order_all(&lock(false));
+    server.order_all(&Order::Remote {
+        room: room("staff"),
+        user: Box::new(somebody("B", "0.1.1", "sip:bob@example.test")),
+    });
+    check(&mut server, &phone, order(shard, &user, "staff"), 403);
+    server.order_all(&Order::RemoteGone {
+        room: room("staff"),
+        svr_id: "B".parse().unwrap(),
+        endpoint: "0.1.1".to_owned(),
+    });
+    key_in(&mut server, &phone, &to, "staff", "*6");
+    server.reports_user(UserStatus::MutedViaFocus);
+    check(&mut server, &phone, order(shard, &user, "staff"), 403);
+    key_in(&mut server, &phone, &to, "staff", "*6");
+    server.reports_user(UserStatus::Connected);
+    server.order(shard, order(shard, &user, "staff").1);
+    server.expect(&phone, "REFER", SOON);
+}
+
 #[test]
 fn a_phone_that_says_nothing_of_its_refer_stays() {
     let mut server = Server::in_cluster(8, "A", &[]);
@@ -383,6 +448,15 @@ fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
     phone.answer(&invite, 481);
     server.expect(&phone, "ACK", SOON);
     server.reports_done(481);
+    assert_eq!(server.calls(), 1);
+
+    // Who has not keyed in the number of the room there would be let in without it here.
+    let mut order = take_over();
+    if let Order::TakeOver { user, .. } = &mut order {
+        user.status = UserStatus::Pending;
+    }
+    server.order(ShardIndex(0), order);
+    server.reports_done(403);
     assert_eq!(server.calls(), 1);
 }
 
