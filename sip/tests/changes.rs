@@ -111,6 +111,10 @@ fn a_change_that_nobody_answers_ends_the_call() {
     peer.nothing();
     assert!(peer.endpoint.reinvite(peer.now, call, Some(&body("newer"))));
     let invite = peer.next("INVITE");
+    // That is no answer to the next change.
+    peer.say(&ok);
+    assert_eq!(peer.next("ACK"), ack);
+    peer.nothing();
     peer.say(&answer(&invite, 481, "", &[]));
     peer.next("ACK");
     assert!(matches!(peer.event(), Event::Changed { status: 481, .. }));
@@ -124,6 +128,34 @@ fn a_change_that_nobody_answers_ends_the_call() {
     let bye = peer.next("BYE");
     peer.say(&answer(&bye, 200, "", &[]));
     peer.assert_forgotten();
+}
+
+#[test]
+fn a_2xx_that_comes_again_is_no_answer_to_a_refresh() {
+    let mut peer = Peer::with(|config| config.session.min_s = 20);
+    let timed = ["Session-Expires: 40;refresher=uac", "Allow: INVITE, BYE"];
+    let (call, ..) = peer.calling(&timed);
+    assert!(peer.endpoint.reinvite(peer.now, call, Some(&body("new"))));
+    let invite = peer.next("INVITE");
+    let ok = answer(&invite, 200, "", &timed);
+    peer.say(&ok);
+    let ack = peer.next("ACK");
+    assert!(matches!(peer.event(), Event::Changed { status: 200, .. }));
+    peer.pass(21 * SECOND);
+    let refresh = peer.next("INVITE");
+    peer.sent.clear();
+    peer.say(&ok);
+    assert_eq!(peer.next("ACK"), ack);
+    // The refresh is still under way, and no change may meet it.
+    assert!(!peer.endpoint.reinvite(peer.now, call, Some(&body("newer"))));
+    peer.say(&answer(&refresh, 200, "", &timed));
+    assert_ne!(peer.next("ACK"), ack);
+    assert!(peer.endpoint.reinvite(peer.now, call, Some(&body("newer"))));
+    let invite = peer.next("INVITE");
+    peer.say(&answer(&invite, 200, "", &[]));
+    peer.next("ACK");
+    assert!(matches!(peer.event(), Event::Changed { status: 200, .. }));
+    peer.hang_up(call);
 }
 
 #[test]

@@ -47,19 +47,13 @@ impl Endpoint {
         status: u16,
         response: Option<&Message<'_>>,
     ) {
-        if status < 200 {
+        if status < 200 || self.is_answered(key, response) {
             return;
         }
         let Some(call) = self.call(key) else { return };
-        let flow = call.dialog.flow;
         let Some(up) = call.up() else { return };
         if !std::mem::replace(&mut up.refreshing, false) {
-            // The 2xx again, because its ACK was lost; or that has not been sent.
-            let number = response.and_then(|response| response.cseq().ok());
-            let number = number.map(|cseq| cseq.number);
-            if let Some((_, ack)) = up.ack.clone().filter(|(known, _)| Some(*known) == number) {
-                self.transmit(flow, ack);
-            }
+            // The 2xx again, before its ACK has been sent.
             return;
         }
         let offered = up.offered.take();
@@ -91,6 +85,26 @@ impl Endpoint {
             self.end(key, Ended::SessionExpired);
             self.send_bye(now, key, Some("no answer to a change"));
         }
+    }
+
+    /// Whether a 2xx is one that we have acknowledged, which comes again because its ACK was lost: that is
+    /// sent again. Changes are made one after the other, so that only a higher number than the last
+    /// acknowledged one can be news.
+    pub(super) fn is_answered(&mut self, key: CallKey, response: Option<&Message<'_>>) -> bool {
+        let Some(Ok(cseq)) = response.map(Message::cseq) else {
+            return false;
+        };
+        let Some(call) = self.call(key).filter(|_| cseq.method == "INVITE") else {
+            return false;
+        };
+        let flow = call.dialog.flow;
+        let Some((last, ack)) = call.up().and_then(|up| up.ack.clone()) else {
+            return false;
+        };
+        if cseq.number == last {
+            self.transmit(flow, ack);
+        }
+        cseq.number <= last
     }
 
     /// Sends the ACK that waits for our answer to the offer of a 2xx. Without one the peer's offer is lost,

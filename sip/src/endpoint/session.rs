@@ -267,13 +267,13 @@ impl Endpoint {
         status: u16,
         response: Option<&Message<'_>>,
     ) {
-        if status < 200 {
+        if status < 200 || self.is_answered(key, response) {
             return;
         }
         let Some(call) = self.call(key) else { return };
         let interval = call.session.map(|session| session.interval);
         let Some(up) = call.up() else { return };
-        let was_refreshing = std::mem::replace(&mut up.refreshing, false);
+        up.refreshing = false;
         match status {
             200..300 => {
                 if let Some(response) = response {
@@ -283,9 +283,7 @@ impl Endpoint {
                     {
                         self.acknowledge(transaction, key, number, None);
                     }
-                    if was_refreshing {
-                        self.session_answered(now, key, response);
-                    }
+                    self.session_answered(now, key, response);
                 }
             }
             // The peer knows the call no more, or is not there (RFC 3261 §12.2.1.2).
