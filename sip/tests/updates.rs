@@ -261,9 +261,11 @@ fn a_change_may_be_cancelled_without_ending_the_call() {
     let offer = peer.within(&ok, "INVITE", 2, &sdp_lines(&[]));
     peer.say(&offer);
     change(&mut peer);
+    assert!(peer.endpoint.is_asked(call));
     let via = format!("Via: {}", header(&offer, "Via"));
     let cancel = peer.within(&ok, "CANCEL", 2, &[&via]);
     peer.say(&cancel);
+    assert!(!peer.endpoint.is_asked(call));
     peer.next("SIP/2.0 200");
     peer.next("SIP/2.0 487");
     acknowledge(&mut peer, &offer, &ok);

@@ -81,6 +81,8 @@ pub struct Invite {
     pub from_display: Option<String>,
     pub call_id: String,
     pub flow: Flow,
+    /// Whoever sent it to `flow`'s peer did so through proxies: there is more than one Via.
+    pub proxied: bool,
     /// None: the caller expects our offer in the 200.
     pub body: Option<Body>,
     /// Values of Authorization and Proxy-Authorization.

@@ -339,6 +339,7 @@ impl Endpoint {
             from_display: identity.from.display_name.clone(),
             call_id: identity.call_id.clone(),
             flow,
+            proxied: message.all("Via").count() > 1,
             body,
             authorization: authorization.map(str::to_owned).collect(),
             replaces,

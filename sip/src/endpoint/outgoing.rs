@@ -60,6 +60,16 @@ impl Endpoint {
         self.progress(now, key, 180, contact_user);
     }
 
+    /// Whether the peer waits for our answer to an INVITE, re-INVITE or UPDATE. He has taken it back else,
+    /// or was refused meanwhile.
+    pub fn is_asked(&mut self, key: CallKey) -> bool {
+        match self.call(key).map(|call| &call.phase) {
+            Some(Phase::Incoming { .. }) => true,
+            Some(Phase::Up(up)) => up.change.is_some(),
+            Some(Phase::Outgoing { .. }) | None => false,
+        }
+    }
+
     /// Accepts an INVITE, re-INVITE or UPDATE with 200. `contact_user` is the user part of our Contact.
     pub fn accept(&mut self, now: Instant, key: CallKey, contact_user: &str, body: Body) {
         let Some(call) = self.call(key) else { return };
