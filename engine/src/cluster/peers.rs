@@ -14,9 +14,10 @@ use cfw::dist_conf::load::{SvrLoad, SvrState};
 
 use super::Cluster;
 use super::decisions::What;
-use super::interface::{ChannelId, Life, Lost};
+use super::interface::{ChannelId, Life, Lost, Output};
 use super::loads::Predictions;
 use super::timers::Timer;
+use crate::focus::liaison::Order;
 
 /// Most servers that are known.
 const PEERS_MAX: usize = 256;
@@ -228,6 +229,13 @@ impl Cluster {
         };
         self.decide(now, What::Server, None, Some(id), why.to_owned());
         self.close_trunks_with(id);
+        if recalled {
+            let order = |shard| Output::Order {
+                shard,
+                order: Order::ServerLost(id),
+            };
+            self.outputs.extend((0..self.config.shards).map(order));
+        }
         self.on_users_orphaned(now, id, recalled);
         self.adopt_orphans(now);
         self.on_claimed_dead(now, id);

@@ -208,9 +208,12 @@ impl Cluster {
         if let Some(target) = target {
             self.predict(now, target, 1);
         }
-        match self.config.relay {
-            true => Verdict::Relay { target: first },
-            false => Verdict::Redirect { contacts },
+        match target.filter(|_| self.config.relay) {
+            Some(server) => Verdict::Relay {
+                target: first,
+                server,
+            },
+            None => Verdict::Redirect { contacts },
         }
     }
 

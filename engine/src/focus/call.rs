@@ -41,6 +41,8 @@ pub(super) struct Call {
     pub(super) gate: Gate,
     /// He has listened at some time: if he stops, he has put us on hold.
     pub(super) listened: bool,
+    /// Another server connects him to us. What that says of itself is not what his phone can do.
+    pub(super) relayed: bool,
     /// He wants nobody to hear him.
     pub(super) muted: bool,
     /// What he has pressed since the last command.

@@ -194,6 +194,7 @@ impl Focus {
             replaces: None,
             gate: Gate::Open,
             listened: false,
+            relayed: false,
             muted,
             keys: String::new(),
             confirmed: false,

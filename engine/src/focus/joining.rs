@@ -89,6 +89,7 @@ impl Focus {
             self.may_enter(&room)?;
         }
         let signalling = invite.flow.peer.ip();
+        let relayed = self.is_relayed(&invite);
         let entry = entry.map_or_else(|| self.entry(&invite, &room, means), Ok)?;
         let was_let_in = replaces
             .and_then(|replaced| self.calls.get(&replaced))
@@ -144,6 +145,7 @@ impl Focus {
             replaces,
             gate,
             listened: false,
+            relayed,
             muted: false,
             keys: String::new(),
             confirmed: false,

@@ -104,6 +104,8 @@ pub enum Order {
         room: RoomName,
         peer: SvrId,
     },
+    /// That server is dead: who was connected to it by a leg of ours hears that it is over.
+    ServerLost(SvrId),
     /// The room takes nobody new, or does again.
     Lock {
         room: RoomName,
@@ -118,8 +120,9 @@ pub enum Verdict {
     Accept,
     /// 302, to these Contacts in this order.
     Redirect { contacts: Vec<String> },
-    /// He is connected to this URI by a leg of ours, because whoever is before us follows no 302.
-    Relay { target: String },
+    /// He is connected to this URI of that server by a leg of ours, because whoever is before us follows
+    /// no 302.
+    Relay { target: String, server: SvrId },
     /// No server takes him.
     Refuse { status: u16, retry_after_s: u32 },
 }

@@ -40,6 +40,7 @@ pub(super) enum Then {
     },
     Relay {
         caller: CallKey,
+        server: SvrId,
         invitation: Box<Invitation>,
     },
 }
@@ -95,8 +96,12 @@ impl Focus {
             Then::Trunk { room, peer, target } => {
                 self.call_trunk(room, peer, target, flow, means);
             }
-            Then::Relay { caller, invitation } => {
-                self.relay_over(caller, *invitation, flow, means);
+            Then::Relay {
+                caller,
+                server,
+                invitation,
+            } => {
+                self.relay_over(caller, server, *invitation, flow, means);
             }
         }
     }

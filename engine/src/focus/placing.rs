@@ -112,13 +112,12 @@ impl Focus {
         room: &RoomName,
         means: &Means<'_, I>,
     ) -> Result<Entry, Rejection> {
-        let address = invite.flow.peer.ip();
         // Another server has asked him who he is.
-        if Marks::of(&invite.request_uri).relay.is_some() && self.is_peer(address) {
+        if self.is_relayed(invite) {
             return Ok(Entry::Free);
         }
         let asking = Asking {
-            address,
+            address: invite.flow.peer.ip(),
             authorization: &invite.authorization,
             method: "INVITE",
             uri: &invite.request_uri,
@@ -154,9 +153,9 @@ impl Focus {
                 means.meters.calls_redirected.add(1);
                 means.sip.redirect(means.now, call, &contacts);
             }
-            Verdict::Relay { target } => {
+            Verdict::Relay { target, server } => {
                 means.meters.calls_redirected.add(1);
-                self.relay(invite, &entry, &target, means);
+                self.relay(invite, &entry, &target, server, means);
             }
             Verdict::Refuse {
                 status,
@@ -202,9 +201,20 @@ impl Focus {
         }
     }
 
+    /// Whether another server of the service has let the caller in, and calls for him.
+    pub(super) fn is_relayed(&self, invite: &Invite) -> bool {
+        Marks::of(&invite.request_uri).relay.is_some() && self.is_of_peer(invite)
+    }
+
+    /// Whether another server of the service calls. Servers call each other without a proxy between: what
+    /// one brings may be of anybody, though it be a neighbour.
+    pub(super) fn is_of_peer(&self, invite: &Invite) -> bool {
+        !invite.proxied && self.is_peer(invite.flow.peer.ip())
+    }
+
     /// Whether another server of the service may call from this address: one that is trusted, or of a server
     /// that the configuration names by its address. Where it names hosts, their network has to be trusted.
-    pub(super) fn is_peer(&self, address: IpAddr) -> bool {
+    fn is_peer(&self, address: IpAddr) -> bool {
         let cluster = &self.config.cluster;
         let reserved = cluster.reserved.iter().map(|(_, uri)| uri);
         let mut known = cluster.peers.iter().chain(reserved);

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 
+use cfw::SvrId;
 use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Rejection};
 
 use super::access::Entry;
@@ -27,6 +28,9 @@ const RELAYED_MAX: usize = 10_000;
 /// Keys by INFO, as most phones write them.
 const DTMF_RELAY: &str = "application/dtmf-relay";
 
+/// Why a caller's call ends whose other server is no more, for people who read traces.
+const LOST: &str = "server lost";
+
 #[derive(Default)]
 pub(super) struct Relays {
     /// Each leg by the other.
@@ -36,6 +40,7 @@ pub(super) struct Relays {
 #[derive(Clone)]
 struct Leg {
     other: CallKey,
+    server: SvrId,
     /// User part of our Contact on this leg.
     user: String,
 }
@@ -49,9 +54,14 @@ impl Relays {
         self.other.keys()
     }
 
-    fn tie(&mut self, caller: CallKey, callee: CallKey, user: &str) {
+    pub(super) fn has(&self, call: CallKey) -> bool {
+        self.other.contains_key(&call)
+    }
+
+    fn tie(&mut self, caller: CallKey, callee: CallKey, server: SvrId, user: &str) {
         let leg = |other| Leg {
             other,
+            server,
             user: user.to_owned(),
         };
         self.other.insert(caller, leg(callee));
@@ -73,6 +83,7 @@ impl Focus {
         invite: Invite,
         entry: &Entry,
         target: &str,
+        server: SvrId,
         means: &mut Means<'_, I>,
     ) {
         let caller = invite.call;
@@ -93,12 +104,16 @@ impl Focus {
         match host.filter(|_| flow.is_none()) {
             Some(host) => {
                 let invitation = Box::new(invitation);
-                let then = Then::Relay { caller, invitation };
+                let then = Then::Relay {
+                    caller,
+                    server,
+                    invitation,
+                };
                 if self.lookups.begin(host, then).is_err() {
                     self.turn_away(caller, means);
                 }
             }
-            None => self.relay_over(caller, invitation, flow, means),
+            None => self.relay_over(caller, server, invitation, flow, means),
         }
     }
 
@@ -106,6 +121,7 @@ impl Focus {
     pub(super) fn relay_over<I: MediaIo>(
         &mut self,
         caller: CallKey,
+        server: SvrId,
         invitation: Invitation,
         flow: Option<Flow>,
         means: &mut Means<'_, I>,
@@ -118,7 +134,7 @@ impl Focus {
             .filter(|_| self.relays.len() < RELAYED_MAX)
             .and_then(|flow| means.sip.invite(means.now, flow, invitation).ok());
         match callee {
-            Some(callee) => self.relays.tie(caller, callee, &user),
+            Some(callee) => self.relays.tie(caller, callee, server, &user),
             None => self.turn_away(caller, means),
         }
     }
@@ -150,12 +166,12 @@ impl Focus {
         let (now, other) = (means.now, leg.other);
         match event {
             Event::Progress { status, .. } => means.sip.progress(now, other, status, &leg.user),
-            Event::Accepted { body, .. } => self.pass_success(&leg, body, means),
+            Event::Accepted { body, .. } => self.pass_success(call, &leg, body, means),
             Event::Changed {
                 status: 200..300,
                 body,
                 ..
-            } => self.pass_success(&leg, body, means),
+            } => self.pass_success(call, &leg, body, means),
             Event::Changed { status, .. } => means.sip.reject(now, other, refusal(status)),
             // The answer to an offer that came over the other leg, if one did.
             Event::Established { body, .. } => means.sip.acknowledge_offer(other, body.as_ref()),
@@ -204,17 +220,39 @@ impl Focus {
     /// The far end of a leg has taken an INVITE of ours: whoever sent it to us hears so.
     fn pass_success<I: MediaIo>(
         &mut self,
+        call: CallKey,
         leg: &Leg,
         body: Option<Body>,
         means: &mut Means<'_, I>,
     ) {
+        let (now, other) = (means.now, leg.other);
         match body {
-            Some(body) => means.sip.accept(means.now, leg.other, &leg.user, body),
+            Some(body) if means.sip.is_asked(other) => {
+                means.sip.accept(now, other, &leg.user, body);
+            }
+            // He has taken it back meanwhile, so that nobody answers what the far end may offer.
+            Some(_) => means.sip.acknowledge_offer(call, None),
             // No session can come of it.
             None => {
-                self.relays.untie(leg.other);
-                means.sip.reject(means.now, leg.other, refusal(500));
+                self.relays.untie(call);
+                means.sip.reject(now, other, refusal(500));
+                means.sip.bye(now, other, None);
+                means.sip.bye(now, call, None);
             }
+        }
+    }
+
+    /// Ends the calls of those who were connected to a server that is dead: nobody would tell them else
+    /// that they are heard by nobody, and whoever is before us may call again.
+    pub(super) fn end_relays_to<I: MediaIo>(&mut self, server: SvrId, means: &mut Means<'_, I>) {
+        let legs = self.relays.other.iter();
+        let to_it = legs.filter(|(_, leg)| leg.server == server);
+        let mut calls: Vec<CallKey> = to_it.map(|(&call, _)| call).collect();
+        // In order, so that every run is the same.
+        calls.sort_unstable();
+        for call in calls {
+            self.relays.untie(call);
+            means.sip.bye(means.now, call, Some(LOST));
         }
     }
 }

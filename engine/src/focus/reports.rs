@@ -116,8 +116,8 @@ impl Focus {
                 call_id: peer.call_id,
                 local_tag: peer.local_tag,
                 remote_tag: peer.remote_tag,
-                refer: peer.takes_refer,
-                replaces: peer.knows_replaces,
+                refer: peer.takes_refer && !call.relayed,
+                replaces: peer.knows_replaces && !call.relayed,
             }),
         };
         let room = call.room.clone();

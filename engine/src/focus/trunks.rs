@@ -215,7 +215,7 @@ impl Focus {
         means: &mut Means<'_, I>,
     ) -> Result<(), Rejection> {
         let signalling = invite.flow.peer.ip();
-        if !self.is_peer(signalling) {
+        if !self.is_of_peer(invite) {
             return Err(Rejection::new(403));
         }
         let own = self.config.server.id;

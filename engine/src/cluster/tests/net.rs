@@ -551,7 +551,7 @@ impl Net {
                 endpoint,
                 what: Wish::End(_),
             } => self.leave(at, room.as_str(), &endpoint),
-            Order::Wish { .. } | Order::Lock { .. } => {}
+            Order::Wish { .. } | Order::Lock { .. } | Order::ServerLost(_) => {}
         }
     }
 

@@ -141,7 +141,11 @@ fn upstreams_that_follow_nothing_are_relayed() {
     one.meet("B", 100);
     one.hear(Input::Load(load(500)));
     let target = "sip:r@B:5060;crt-hop=1".to_owned();
-    assert_eq!(one.arrive("r", false), Some(Verdict::Relay { target }));
+    let server = "B".parse().unwrap();
+    assert_eq!(
+        one.arrive("r", false),
+        Some(Verdict::Relay { target, server })
+    );
 }
 
 #[test]

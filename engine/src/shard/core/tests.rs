@@ -219,6 +219,20 @@ impl Phone {
         ));
     }
 
+    /// Takes back the INVITE that was sent last: a CANCEL has its branch and number.
+    fn cancel(&self, room: &str, to: Option<&str>) {
+        let here = self.socket.local_addr().unwrap();
+        let (port, number) = (here.port(), self.sent.get());
+        let uri = format!("sip:{room}@{}", self.to);
+        let to = to.map_or_else(|| format!("<{uri}>"), str::to_owned);
+        self.say(&format!(
+            "CANCEL {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bK{port}INVITE{number}\r\n\
+             From: <{}>;tag=p\r\nTo: {to}\r\nCall-ID: {port}{room}\r\nCSeq: {number} CANCEL\r\n\
+             Content-Length: 0\r\n\r\n",
+            self.uri(),
+        ));
+    }
+
     fn call(&self, server: &mut Server, room: &str) -> String {
         self.request("INVITE", room, None, WITH_SDP, SDP);
         let answer = server.expect(self, "SIP/2.0 200", SOON);

@@ -4,7 +4,7 @@ use cfw::dist_conf::message::UserStatus;
 
 use super::cluster::{TOO_MUCH, room};
 use super::*;
-use crate::focus::liaison::{Order, Report, Verdict};
+use crate::focus::liaison::{Order, Report, Verdict, Wish};
 
 /// Lets time pass for both until something that begins so has come for the phone.
 #[track_caller]
@@ -119,18 +119,193 @@ fn trunks_are_for_servers_of_the_service_only() {
     assert_eq!(server.calls(), 0);
 }
 
+/// A proxy on a host of the service passes on what strangers write into a Request-URI.
+#[test]
+fn who_comes_through_a_proxy_is_no_server() {
+    let mut server = Server::in_cluster(26, "A", &["rooms.access=authenticated"]);
+    for (mark, status) in [(";crt-trunk=B", 403), (";crt-relay=B", 401)] {
+        let lines = format!("Via: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKs\r\n{WITH_SDP}");
+        let stranger = Phone::new(&server);
+        stranger.request_of("INVITE", "staff", mark, None, &lines, SDP);
+        server.expect(&stranger, &format!("SIP/2.0 {status}"), SOON);
+        assert_eq!(server.calls(), 0);
+    }
+}
+
+/// Has the server connect a caller to an address.
+#[track_caller]
+fn relay(a: &mut Server, phone: &Phone, to: SocketAddr) -> ShardIndex {
+    a.load.update(TOO_MUCH, 0.0);
+    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    let (shard, call, _) = a.asked();
+    let verdict = Verdict::Relay {
+        target: format!("sip:staff@{to};crt-hop=1"),
+        server: "B".parse().unwrap(),
+    };
+    a.order(shard, Order::Placed { call, verdict });
+    shard
+}
+
+/// A request of the far end, in the dialog that this INVITE has begun.
+fn from_far(far: &Phone, invite: &str, method: &str, number: u32, lines: &str, body: &str) {
+    let here = far.socket.local_addr().unwrap();
+    far.say(&format!(
+        "{method} sip:staff@{} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bKf{method}{number}\r\n\
+         Max-Forwards: 70\r\nFrom: {};tag=p\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {number} {method}\r\n\
+         Contact: <{}>\r\n{lines}Content-Length: {}\r\n\r\n{body}",
+        far.to,
+        header(invite, "To"),
+        header(invite, "From"),
+        header(invite, "Call-ID"),
+        far.uri(),
+        body.len()
+    ));
+}
+
+#[test]
+fn a_relayed_call_ends_on_both_legs() {
+    let mut a = Server::in_cluster(27, "A", &[]);
+    let mut b = Server::in_cluster(28, "B", &["rooms.answer_after_ms=3000"]);
+    let up = |a: &mut Server, b: &mut Server| {
+        let phone = Phone::new(a);
+        let shard = relay(a, &phone, b.address);
+        let answer = expect_of_two(a, b, &phone, "SIP/2.0 200");
+        let to = header(&answer, "To").to_owned();
+        phone.request("ACK", "staff", Some(&to), "", "");
+        let (there, user) = b.reports_user(UserStatus::Connected);
+        (phone, shard, there, user)
+    };
+    let gone = |a: &mut Server, b: &mut Server| {
+        pass_for_two(a, b);
+        assert_eq!((a.calls(), b.calls()), (0, 0));
+    };
+
+    // He hangs up before there is an answer.
+    let phone = Phone::new(&a);
+    relay(&mut a, &phone, b.address);
+    expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 180");
+    phone.cancel("staff", None);
+    expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 487");
+    gone(&mut a, &mut b);
+
+    // The other server throws him out. It knows that a REFER or Replaces would not come to his phone.
+    let (phone, _, there, user) = up(&mut a, &mut b);
+    let reach = user.reach.clone().unwrap();
+    assert!(!reach.refer && !reach.replaces);
+    let wish = Order::Wish {
+        room: room("staff"),
+        endpoint: user.endpoint,
+        what: Wish::End("enough".to_owned()),
+    };
+    b.order(there, wish);
+    let bye = expect_of_two(&mut a, &mut b, &phone, "BYE");
+    phone.answer(&bye, 200);
+    gone(&mut a, &mut b);
+
+    // The other server dies.
+    let (phone, shard, ..) = up(&mut a, &mut b);
+    a.order(shard, Order::ServerLost("C".parse().unwrap()));
+    pass_for_two(&mut a, &mut b);
+    assert_eq!(a.calls(), 1, "that is another one");
+    a.order(shard, Order::ServerLost("B".parse().unwrap()));
+    let bye = a.expect(&phone, "BYE", SOON);
+    assert!(header(&bye, "Reason").contains("server lost"), "{bye}");
+    phone.answer(&bye, 200);
+    assert_eq!(a.calls(), 0);
+}
+
+#[test]
+fn an_answer_without_terms_ends_a_relayed_call() {
+    let mut a = Server::in_cluster(29, "A", &[]);
+    let (phone, far) = (Phone::new(&a), Phone::new(&a));
+    relay(&mut a, &phone, far.socket.local_addr().unwrap());
+    let invite = a.expect(&far, "INVITE", SOON);
+    far.answer(&invite, 200);
+    a.expect(&phone, "SIP/2.0 500", SOON);
+    let bye = a.expect(&far, "BYE", SOON);
+    far.answer(&bye, 200);
+    assert_eq!(a.calls(), 0);
+
+    // Also one to a change.
+    let (phone, far) = (Phone::new(&a), Phone::new(&a));
+    relay(&mut a, &phone, far.socket.local_addr().unwrap());
+    let invite = a.expect(&far, "INVITE", SOON);
+    far.answer_with(&invite, 200, WITH_SDP, SDP);
+    let answer = a.expect(&phone, "SIP/2.0 200", SOON);
+    let to = header(&answer, "To").to_owned();
+    phone.request("ACK", "staff", Some(&to), "", "");
+    phone.request("INVITE", "staff", Some(&to), WITH_SDP, SDP);
+    let invite = a.expect(&far, "INVITE", SOON);
+    far.answer(&invite, 200);
+    a.expect(&phone, "SIP/2.0 500", SOON);
+    for phone in [&phone, &far] {
+        let bye = a.expect(phone, "BYE", SOON);
+        phone.answer(&bye, 200);
+    }
+    assert_eq!(a.calls(), 0);
+}
+
+#[test]
+fn the_other_server_changes_a_relayed_call_and_does_not_move_it() {
+    let sets = ["auth.trusted=127.0.0.0/8", "rooms.control=authenticated"];
+    let mut a = Server::in_cluster(32, "A", &sets);
+    let (phone, far) = (Phone::new(&a), Phone::new(&a));
+    relay(&mut a, &phone, far.socket.local_addr().unwrap());
+    let invite = a.expect(&far, "INVITE", SOON);
+    far.answer_with(&invite, 200, WITH_SDP, SDP);
+    let answer = a.expect(&phone, "SIP/2.0 200", SOON);
+    let to = header(&answer, "To").to_owned();
+    phone.request("ACK", "staff", Some(&to), "", "");
+    a.expect(&far, "ACK", SOON);
+
+    from_far(&far, &invite, "INVITE", 1, WITH_SDP, SDP);
+    let change = a.expect(&phone, "INVITE", SOON);
+    assert!(change.ends_with(SDP), "{change}");
+    phone.answer_with(&change, 200, WITH_SDP, SDP);
+    let answer = a.expect(&far, "SIP/2.0 200", SOON);
+    assert!(answer.ends_with(SDP), "{answer}");
+    from_far(&far, &invite, "ACK", 1, "", "");
+    a.expect(&phone, "ACK", SOON);
+
+    // A room that calls the other server's would hear itself.
+    let lines = "Refer-To: <sip:staff@192.0.2.2;crt-hop=1>\r\n";
+    from_far(&far, &invite, "REFER", 2, lines, "");
+    a.expect(&far, "SIP/2.0 603", SOON);
+    assert_eq!(a.calls(), 1);
+}
+
+#[test]
+fn a_change_of_a_relayed_call_may_be_taken_back() {
+    let mut a = Server::in_cluster(33, "A", &[]);
+    let mut b = Server::in_cluster(34, "B", &[]);
+    let phone = Phone::new(&a);
+    relay(&mut a, &phone, b.address);
+    let answer = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+    let to = header(&answer, "To").to_owned();
+    phone.request("ACK", "staff", Some(&to), "", "");
+    pass_for_two(&mut a, &mut b);
+    phone.request("INVITE", "staff", Some(&to), "", "");
+    // The other server makes its offer while he takes back that he wants one.
+    a.turn();
+    phone.cancel("staff", Some(&to));
+    a.turn();
+    let refused = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 487");
+    phone.request("ACK", "staff", Some(header(&refused, "To")), "", "");
+    for _ in 0..(40_000 / STEP.as_millis()) {
+        a.turn();
+        b.turn();
+    }
+    assert_eq!((a.calls(), b.calls()), (1, 1));
+    phone.request("INVITE", "staff", Some(&to), WITH_SDP, SDP);
+    expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
+}
+
 #[test]
 fn callers_are_connected_to_another_server_where_they_follow_no_302() {
     let mut a = Server::in_cluster(15, "A", &[]);
     let mut b = Server::in_cluster(16, "B", &[]);
-    a.load.update(TOO_MUCH, 0.0);
     let phone = Phone::new(&a);
-    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
-    let (shard, call, _) = a.asked();
-    let verdict = Verdict::Relay {
-        target: format!("sip:staff@{}", b.address),
-    };
-    a.order(shard, Order::Placed { call, verdict });
+    relay(&mut a, &phone, b.address);
     let answer = expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
     assert!(answer.contains("m=audio"), "{answer}");
     let to = header(&answer, "To").to_owned();
@@ -185,14 +360,8 @@ fn who_is_relayed_says_once_who_he_is() {
     let open_to_all = ["rooms.access=authenticated", "auth.trusted=127.0.0.0/8"];
     let mut a = Server::in_cluster(23, "A", &open_to_all);
     let mut b = Server::in_cluster(24, "B", &["rooms.access=authenticated"]);
-    a.load.update(TOO_MUCH, 0.0);
     let phone = Phone::new(&a);
-    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
-    let (shard, call, _) = a.asked();
-    let verdict = Verdict::Relay {
-        target: format!("sip:staff@{};crt-hop=1", b.address),
-    };
-    a.order(shard, Order::Placed { call, verdict });
+    relay(&mut a, &phone, b.address);
     expect_of_two(&mut a, &mut b, &phone, "SIP/2.0 200");
     let stranger = Phone::new(&b);
     stranger.request_of("INVITE", "staff", ";crt-hop=1", None, WITH_SDP, SDP);
@@ -211,7 +380,8 @@ fn what_the_other_server_refuses_is_refused() {
         let phone = Phone::new(&a);
         phone.request("INVITE", "staff", None, WITH_SDP, SDP);
         let (shard, call, _) = a.asked();
-        let verdict = Verdict::Relay { target };
+        let server = "B".parse().unwrap();
+        let verdict = Verdict::Relay { target, server };
         a.order(shard, Order::Placed { call, verdict });
         expect_of_two(&mut a, &mut b, &phone, status);
     }
