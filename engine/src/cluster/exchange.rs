@@ -143,6 +143,7 @@ impl Cluster {
         self.decide(now, What::Server, None, Some(id), reason);
         self.close_trunks_with(id);
         self.on_users_orphaned(now, id, true);
+        self.rosters.end_life(id);
     }
 
     fn process(

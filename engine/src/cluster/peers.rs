@@ -155,7 +155,6 @@ impl Cluster {
         if before == Life::Dead {
             self.decide(now, What::Server, None, Some(id), "is back".to_owned());
         }
-        self.recall.forgive(id);
         self.systems_changed = true;
         self.ranks_changed = true;
     }

@@ -15,6 +15,7 @@ use super::answers::Asker;
 use super::decisions::What;
 use super::exchange::Purpose;
 use super::interface::Output;
+use super::roster::PAST_LIFE;
 use super::timers::Timer;
 use crate::focus::RoomName;
 use crate::focus::liaison::Order;
@@ -29,6 +30,9 @@ const CALL_FOR: Duration = Duration::from_secs(60);
 /// How often somebody is called, and how long it is waited in between.
 const ATTEMPTS: u8 = 2;
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Somebody who cannot be called yet has his next turn after this.
+const LATER: Duration = Duration::from_millis(200);
 
 /// Users that wait to be called, and that are being called.
 const JOBS_MAX: usize = 65_536;
@@ -57,13 +61,6 @@ struct Call {
     /// Who waits for what becomes of it.
     asker: Asker,
     until: Instant,
-}
-
-impl Recall {
-    /// The server lives after all: its users have their calls.
-    pub(super) fn forgive(&mut self, id: SvrId) {
-        self.waiting.retain(|job| job.dead != id);
-    }
 }
 
 impl Cluster {
@@ -146,14 +143,26 @@ impl Cluster {
         }
     }
 
+    fn try_later(&mut self, now: Instant, job: Job) {
+        let at = now + LATER;
+        self.recall.waiting.push_back(Job { at, ..job });
+        self.pace_at(at);
+    }
+
     fn recall_user(&mut self, now: Instant, job: Job) {
         let own = self.config.svr_id;
         let conference = self.rosters.get(&job.room);
         let key = (job.dead, job.endpoint.clone());
-        let Some(user) = conference.and_then(|it| it.users.get(&key)) else {
-            // He is back by himself.
+        let user = conference.and_then(|it| it.users.get(&key));
+        let Some(user) = user.filter(|user| user.orphaned.is_some()) else {
+            // He is back by himself, or his server lives and has told of him.
             return;
         };
+        if self.is_alive(job.dead) && user.generation != PAST_LIFE {
+            // It has not told yet: perhaps it is a new life, that does not have him.
+            self.try_later(now, job);
+            return;
+        }
         let has_holder = conference.is_some_and(|it| it.holders().contains(&own));
         let user = user.user.clone();
         let here = match self.own.is_known() {

@@ -12,6 +12,10 @@ use cfw::dist_conf::message::{ConfInfo, ConfState, ConfUser, UserStatus, Users};
 
 use super::trunks::Trunk;
 
+/// Generation of users whom a server had in a life that is over: its new life's snapshots do not have them,
+/// and that is no sign that they have left.
+pub(super) const PAST_LIFE: u64 = u64::MAX;
+
 /// Conferences and users kept, of all servers. What is beyond is not taken from peers; this server's own
 /// are bounded by what it carries.
 pub(super) const CONFERENCES_MAX: usize = 262_144;
@@ -236,6 +240,16 @@ impl Rosters {
             }
         }
         found
+    }
+
+    /// All users of a server are of a life that is over.
+    pub(super) fn end_life(&mut self, svr_id: SvrId) {
+        for conference in self.conferences.values_mut() {
+            let of_server = conference.users.range_mut((svr_id, String::new())..);
+            for (_, user) in of_server.take_while(|((id, _), _)| *id == svr_id) {
+                user.generation = PAST_LIFE;
+            }
+        }
     }
 
     /// This server's users, and the state of conferences where it has some or which it owns, in parts of so

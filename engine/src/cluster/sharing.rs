@@ -8,7 +8,7 @@ use cfw::dist_conf::message::{ConfInfo, ConfUser, Element, UserStatus, Users};
 
 use super::Cluster;
 use super::interface::Output;
-use super::roster::{Conference, Object, User};
+use super::roster::{Conference, Object, PAST_LIFE, User};
 use super::snapshot::USERS_PER_MESSAGE;
 use super::timers::Timer;
 use crate::focus::RoomName;
@@ -303,10 +303,12 @@ impl Cluster {
             }
         }
         if told.full {
-            let users = self.rosters.get(&room).map(|it| it.users.keys());
-            let of_peer = users.into_iter().flatten().filter(|(id, _)| *id == from);
-            let unlisted = of_peer.filter(|(_, endpoint)| !listed.contains(endpoint));
-            let unlisted: Vec<String> = unlisted.map(|(_, it)| it.clone()).collect();
+            let users = self.rosters.get(&room).map(|it| &it.users);
+            let is_unlisted = |((id, endpoint), user): &(&(SvrId, String), &User)| {
+                *id == from && user.generation != PAST_LIFE && !listed.contains(endpoint)
+            };
+            let unlisted = users.into_iter().flatten().filter(is_unlisted);
+            let unlisted: Vec<String> = unlisted.map(|((_, it), _)| it.clone()).collect();
             for endpoint in unlisted {
                 self.drop_remote(now, &room, from, &endpoint);
             }

@@ -1,7 +1,11 @@
 //! Several servers at once.
 
+use cfw::dist_conf::message::{ConfInfo, ConfState, Element, Users};
+
 use super::super::*;
 use super::net::*;
+use super::one::One;
+use crate::focus::liaison::Order;
 
 fn count_redirects(net: &Net, at: &str) -> usize {
     let decisions = net.at(at).cluster.decisions();
@@ -422,6 +426,92 @@ fn a_stopped_process_suspects_nobody_when_it_goes_on() {
 fn a_restarted_server_has_no_ghosts() {
     for clock_runs in [true, false] {
         check_restart(clock_runs);
+    }
+}
+
+#[test]
+fn callers_of_a_server_that_restarts_quickly_are_called_back() {
+    // Before it is dead to the others, while they call its users, and after.
+    for (wait, clock_runs) in [
+        (100, true),
+        (310, true),
+        (340, true),
+        (360, true),
+        (1_500, true),
+        (100, false),
+        (340, false),
+    ] {
+        let names = ["A", "B", "C"];
+        let net = &mut Net::mesh(&names);
+        net.fill("A", "r", 50);
+        net.fill("B", "r", 1);
+        net.fill("C", "r", 1);
+        net.run(1_000);
+        net.kill("A");
+        net.run(wait);
+        net.clock_runs = clock_runs;
+        net.start(config("A", &names));
+        net.run(5_000);
+        let count = names.iter().map(|name| net.count(name)).sum::<usize>();
+        assert_eq!(count, 52, "restarted after {wait} ms");
+        check_agreement(net, "r");
+    }
+}
+
+#[test]
+fn who_is_there_still_is_not_called_back() {
+    for seq in [1, 3] {
+        let one = &mut One::new(config("M", &[]));
+        one.meet("B", 100);
+        let users = told("B", 30);
+        one.request("B", 2, vec![Element::ConfInfo(users.clone())]);
+        let (channel, why) = (One::channel("B"), Lost::Reset);
+        one.hear(Input::ChannelDown { channel, why });
+        one.wait(1_010);
+        let called = |one: &One| one.said.iter().filter(|it| is_take_over(it)).count();
+        assert_eq!(called(one), 20);
+        // It is there again, and tells of the same users: the rest is not called.
+        let svr_id = Some(id("B"));
+        one.hear(Input::ChannelUp { channel, svr_id });
+        one.wait(40);
+        one.request("B", seq, vec![Element::ConfInfo(users)]);
+        one.wait(5_000);
+        assert_eq!(called(one), 20, "number {seq}");
+    }
+}
+
+fn is_take_over(output: &Output) -> bool {
+    let Output::Order { order, .. } = output else {
+        return false;
+    };
+    matches!(order, Order::TakeOver { .. })
+}
+
+/// A snapshot of a server with so many users, who know Replaces, in one conference.
+fn told(name: &str, count: usize) -> ConfInfo {
+    let phone = Phone {
+        refer: false,
+        replaces: true,
+    };
+    let number = |it| user(&format!("sip:{it}@phone"), &format!("{it}"), phone);
+    let users = Users {
+        conf_obj_id: "r".to_owned(),
+        owner: Some(id(name)),
+        ver: 1,
+        epoch: 1,
+        state: ConfState::Active,
+        locked: false,
+        max_users: None,
+        subject: None,
+        full: false,
+        users: (0..count).map(number).collect(),
+    };
+    ConfInfo {
+        full: true,
+        part: 1,
+        parts: 1,
+        conferences: vec![users],
+        ..ConfInfo::default()
     }
 }
 
