@@ -20,6 +20,7 @@ use super::Cluster;
 use super::decisions::What;
 use super::exchange::Purpose;
 use super::interface::Output;
+use super::roster::User;
 use super::timers::Timer;
 use crate::focus::RoomName;
 use crate::focus::liaison::Order;
@@ -245,6 +246,7 @@ impl Cluster {
 
     /// Begins the next moves.
     pub(super) fn pace_moves(&mut self, now: Instant) {
+        let own = self.config.svr_id;
         let Some(running) = &mut self.drain.running else {
             return;
         };
@@ -269,7 +271,14 @@ impl Cluster {
                 .get(*user)
                 .is_none_or(|tried| tried.target.is_none() && now >= tried.at + MOVE_AGAIN)
         };
-        let mut due: Vec<_> = local.keys().filter(is_due).take(space).cloned().collect();
+        // Who has yet to key in the room's number would be let in without it, or asked for it again.
+        let is_present = |(room, endpoint): &&(String, String)| {
+            let users = self.rosters.get(room).map(|it| &it.users);
+            let user = users.and_then(|users| users.get(&(own, endpoint.clone())));
+            user.is_some_and(User::is_present)
+        };
+        let due = local.keys().filter(is_due).filter(is_present);
+        let mut due: Vec<_> = due.take(space).cloned().collect();
         if self.candidates(now, 1.0).is_empty() {
             due.clear();
         }

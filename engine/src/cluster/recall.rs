@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use cfw::SvrId;
-use cfw::dist_conf::message::{ConfUser, Element, Op, ParticipantOp};
+use cfw::dist_conf::message::{ConfUser, Element, Op, ParticipantOp, UserStatus};
 
 use super::Cluster;
 use super::answers::Asker;
@@ -266,12 +266,16 @@ impl Cluster {
         let dead = op.svr_id.unwrap_or(from);
         let known = self.rosters.get(&op.conf_obj_id);
         let known = known.and_then(|it| it.users.get(&(dead, endpoint.clone())));
+        // He would be let in without the number that he has yet to key in there.
+        if known.is_some_and(|it| it.user.status == UserStatus::Pending) {
+            return Err(403);
+        }
         let user = ConfUser {
             entity: op.entity,
             svr_id: Some(dead),
             endpoint: endpoint.clone(),
             display_name: known.and_then(|it| it.user.display_name.clone()),
-            status: cfw::dist_conf::message::UserStatus::Connected,
+            status: UserStatus::Connected,
             ssrc: None,
             codec: None,
             role: op.role,

@@ -2,7 +2,7 @@
 
 use cfw::dist_conf::load::SvrLoad;
 use cfw::dist_conf::message::{
-    ConfInfo, ConfState, Element, Op, Request, SysOp, UserStatus, Users,
+    ConfInfo, ConfState, Element, Op, ParticipantOp, Request, SysOp, UserStatus, Users,
 };
 
 use super::super::*;
@@ -307,4 +307,92 @@ fn a_shard_that_gets_a_part_is_told_of_all() {
     one.said.clear();
     one.join("r", "sip:c@phone");
     assert_eq!(told(one), [(1, "sip:c@phone".to_owned(), connected)]);
+}
+
+/// He would get in without it, or be asked for it twice.
+#[test]
+fn who_has_yet_to_key_in_a_number_is_neither_moved_nor_taken_over() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let phone = Phone {
+        refer: true,
+        replaces: true,
+    };
+    let mut here = user("sip:one@phone", "0.1", phone);
+    let mut stands = |one: &mut One, status| {
+        here.status = status;
+        let (room, user) = (room("r"), Box::new(here.clone()));
+        let (shard, report) = (0, Report::User { room, user });
+        one.hear(Input::Report { shard, report });
+    };
+    stands(one, UserStatus::Pending);
+    let wanted = Wanted::Drain { deadline: None };
+    one.hear(Input::Operator { id: 1, wanted });
+    let is_moved = |one: &One| {
+        let is_move = |output: &Output| {
+            matches!(
+                output,
+                Output::Order {
+                    order: Order::Move { .. },
+                    ..
+                }
+            )
+        };
+        one.said.iter().any(is_move)
+    };
+    one.wait(2_000);
+    assert!(!is_moved(one));
+    stands(one, UserStatus::Connected);
+    one.wait(200);
+    assert!(is_moved(one));
+
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    for (seq, status, expected) in [
+        (2, UserStatus::Pending, Some(403)),
+        (4, UserStatus::Connected, None),
+    ] {
+        let mut there = user("sip:two@phone", "0.2", phone);
+        there.status = status;
+        let reach = there.reach.clone();
+        let told = Users {
+            conf_obj_id: "r".to_owned(),
+            owner: Some(id("B")),
+            ver: seq,
+            epoch: 1,
+            state: ConfState::Active,
+            locked: false,
+            max_users: None,
+            subject: None,
+            full: false,
+            users: vec![there],
+        };
+        let info = ConfInfo {
+            part: 1,
+            parts: 1,
+            conferences: vec![told],
+            ..ConfInfo::default()
+        };
+        one.request("B", seq, vec![Element::ConfInfo(info)]);
+        let op = ParticipantOp {
+            op: Op::Create,
+            conf_obj_id: "r".to_owned(),
+            entity: "sip:two@phone".to_owned(),
+            endpoint: Some("0.2".to_owned()),
+            svr_id: Some(id("B")),
+            move_to: Some(id("M")),
+            muted: Some(false),
+            role: None,
+            reach,
+        };
+        let request = Request {
+            svr_id: Some(id("B")),
+            epoch: one.epoch,
+            seq: seq + 1,
+            elements: vec![Element::Participant(op)],
+        };
+        let answer = one.ask("B", request);
+        let refused = answer.and_then(|answer| answer.results.first().map(|it| it.status));
+        assert_eq!(refused, expected);
+    }
 }
