@@ -251,7 +251,10 @@ impl Focus {
             // Nobody has answered, and nobody will: taken back.
             let referral = call.dialled.as_ref().and_then(|dialled| dialled.referral);
             self.tell_referrer(referral, 487, true, means);
-            if means.stage.taken(call.room.as_str()).is_none() {
+            // Of a room on several cores a trunk is of all, whichever it ends on.
+            let room = call.room.as_str();
+            let is_empty = means.stage.taken(room).is_none();
+            if is_empty && means.stage.parts(room).next().is_none() {
                 self.close_trunks_of(&call.room, means);
             }
             self.reports.tell_of_leaving(key);

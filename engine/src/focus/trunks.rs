@@ -28,7 +28,8 @@ pub(super) const TRUNKS_MAX: usize = 4_096;
 pub(super) struct Trunks {
     /// In order, so that every run is the same.
     calls: BTreeMap<CallKey, Trunk>,
-    of: HashMap<(RoomName, SvrId), CallKey>,
+    /// The newest last: while one takes the place of another, there are two.
+    of: HashMap<(RoomName, SvrId), Vec<CallKey>>,
 }
 
 struct Trunk {
@@ -51,7 +52,8 @@ impl Trunks {
     }
 
     fn add(&mut self, call: CallKey, trunk: Trunk) {
-        self.of.insert((trunk.room.clone(), trunk.peer), call);
+        let name = (trunk.room.clone(), trunk.peer);
+        self.of.entry(name).or_default().push(call);
         self.calls.insert(call, trunk);
     }
 
@@ -59,7 +61,9 @@ impl Trunks {
     fn remove(&mut self, call: CallKey) -> Option<(Trunk, bool)> {
         let trunk = self.calls.remove(&call)?;
         let name = (trunk.room.clone(), trunk.peer);
-        let was_last = self.of.get(&name) == Some(&call);
+        let others = self.of.get_mut(&name)?;
+        others.retain(|other| *other != call);
+        let was_last = others.is_empty();
         if was_last {
             self.of.remove(&name);
         }
@@ -67,7 +71,7 @@ impl Trunks {
     }
 
     fn find(&self, room: &RoomName, peer: SvrId) -> Option<CallKey> {
-        self.of.get(&(room.clone(), peer)).copied()
+        self.of.get(&(room.clone(), peer))?.last().copied()
     }
 }
 
@@ -116,6 +120,10 @@ impl Focus {
         flow: Option<Flow>,
         means: &mut Means<'_, I>,
     ) {
+        // The other server may have called while the name was looked up.
+        if self.trunks.find(&room, peer).is_some() {
+            return;
+        }
         let called =
             flow.is_some_and(|flow| self.call_trunk_over(flow, &room, peer, target, means));
         if !called {

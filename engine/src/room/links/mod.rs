@@ -271,8 +271,9 @@ impl Room {
 
     /// Parts of the room on other cores that it is joined to.
     pub fn parts(&self) -> impl Iterator<Item = u16> {
-        let links = self.links.iter();
-        links.flat_map(|links| links.cores.iter().map(CoreLink::part))
+        let cores = self.links.iter().flat_map(|links| &links.cores);
+        let there = cores.filter(|core| !core.is_abandoned());
+        there.map(CoreLink::part)
     }
 
     /// Who is heard from other servers and cores in this tick.

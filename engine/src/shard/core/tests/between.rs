@@ -111,6 +111,67 @@ fn the_name_of_a_server_is_looked_up() {
 }
 
 #[test]
+fn a_trunk_stays_while_others_are_in_the_room_on_another_core() {
+    let mut a = Server::in_cluster(35, "A", &["rooms.span_at=1"]);
+    let mut b = Server::in_cluster(36, "B", &[]);
+    let phones = [Phone::new(&a), Phone::new(&a)];
+    let first = phones[0].call(&mut a, "staff");
+    let (shard, _) = a.reports_user(UserStatus::Connected);
+    let second = phones[1].call(&mut a, "staff");
+    let open = Order::OpenTrunk {
+        room: room("staff"),
+        peer: "B".parse().unwrap(),
+        target: format!("sip:staff@{}", b.address),
+    };
+    a.order(shard, open);
+    pass_for_two(&mut a, &mut b);
+    a.reports_trunk(true);
+    assert_eq!((a.calls(), b.calls()), (3, 1));
+    phones[0].request("BYE", "staff", Some(&first), "", "");
+    pass_for_two(&mut a, &mut b);
+    assert_eq!((a.calls(), b.calls()), (2, 1));
+    // Its part of the room is still joined to the other.
+    let parts = |core: &Core<BatchIo>| core.stage.parts("staff").count();
+    assert!(a.cores.iter().all(|core| parts(core) == 1));
+    phones[1].request("BYE", "staff", Some(&second), "", "");
+    pass_for_two(&mut a, &mut b);
+    assert!(a.cores.iter().all(|core| parts(core) == 0));
+}
+
+#[test]
+fn one_trunk_is_enough_though_both_sides_call() {
+    let mut a = Server::in_cluster(37, "A", &[]);
+    let mut b = Server::in_cluster(38, "B", &[]);
+    let phone = Phone::new(&a);
+    phone.call(&mut a, "staff");
+    let (shard, _) = a.reports_user(UserStatus::Connected);
+    let open = |peer: &str, host: &str, port| Order::OpenTrunk {
+        room: room("staff"),
+        peer: peer.parse().unwrap(),
+        target: format!("sip:staff@{host}:{port}"),
+    };
+    // While the name is looked up here, the other one calls.
+    let (now, meters) = (a.now, Meters::new(&[0]));
+    let to_b = open("B", "b.example", b.address.port());
+    let core = &mut a.cores[usize::from(shard.0)];
+    let wanted = core.with_focus(now, &meters.cores[0], |focus, means| {
+        focus.obey(to_b, means);
+        focus.lookups()
+    });
+    assert_eq!(wanted.len(), 1);
+    b.order(ShardIndex(0), open("A", "127.0.0.1", a.address.port()));
+    pass_for_two(&mut a, &mut b);
+    a.reports_trunk(true);
+    assert_eq!((a.calls(), b.calls()), (2, 1));
+    let (now, address) = (a.now, b.address);
+    let core = &mut a.cores[usize::from(shard.0)];
+    core.with_focus(now, &meters.cores[0], |focus, means| {
+        focus.resolved(wanted[0].ticket, &[address], means);
+    });
+    assert_eq!(a.calls(), 2);
+}
+
+#[test]
 fn trunks_are_for_servers_of_the_service_only() {
     let mut server = Server::in_cluster(14, "A", &["cluster.trusted=192.0.2.0/24"]);
     let stranger = Phone::new(&server);
