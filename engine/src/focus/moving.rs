@@ -42,6 +42,8 @@ struct Errand {
     room: RoomName,
     endpoint: String,
     way: Way,
+    /// It has taken too long, and the cluster has been told so. Who was sent may get there yet.
+    given_up: bool,
 }
 
 enum Way {
@@ -67,6 +69,12 @@ impl Errands {
         Some(errand)
     }
 
+    /// Somebody is on his way, and not too late.
+    fn waits(&self, call: CallKey) -> bool {
+        let errand = self.under_way.get(&call);
+        errand.is_some_and(|errand| !errand.given_up)
+    }
+
     pub(super) fn is_fetched(&self, call: CallKey) -> bool {
         let errand = self.under_way.get(&call);
         errand.is_some_and(|errand| matches!(errand.way, Way::Fetched))
@@ -83,18 +91,19 @@ impl Focus {
         means: &mut Means<'_, I>,
     ) {
         match self.refer(&room, &endpoint, target, means) {
-            Ok((call, request)) => self.errands.begin(
-                means.now,
-                call,
-                Errand {
+            Ok((call, request)) => {
+                let way = Way::Sent {
+                    request,
+                    agreed: false,
+                };
+                let errand = Errand {
                     room,
                     endpoint,
-                    way: Way::Sent {
-                        request,
-                        agreed: false,
-                    },
-                },
-            ),
+                    way,
+                    given_up: false,
+                };
+                self.errands.begin(means.now, call, errand);
+            }
             Err(status) => self.reports.push(Report::Done {
                 room,
                 endpoint,
@@ -113,10 +122,10 @@ impl Focus {
         let key = self.reports.call_of(endpoint).ok_or(481_u16)?;
         let call = self.calls.get(&key).ok_or(481_u16)?;
         let is_up = matches!(call.phase, Phase::Joined { .. }) && call.confirmed;
-        if !is_up || !call.is_let_in() || self.errands.under_way.contains_key(&key) {
+        if !is_up || !call.is_let_in() || self.errands.waits(key) {
             return Err(491);
         }
-        if self.errands.under_way.len() >= ERRANDS_MAX {
+        if self.errands.until.len() >= ERRANDS_MAX {
             return Err(503);
         }
         if call.muted || !self.takes_strangers(room, means) {
@@ -206,7 +215,7 @@ impl Focus {
         } = reach;
         let text = [contact, call_id, local_tag, remote_tag];
         let is_line = |text: &&String| !text.contains(char::is_control);
-        let many = self.errands.under_way.len() >= ERRANDS_MAX;
+        let many = self.errands.until.len() >= ERRANDS_MAX;
         // He has yet to say that he may come in, and nobody would ask him for it here.
         if user.status == UserStatus::Pending {
             return self.reports.push(Report::Done {
@@ -248,13 +257,15 @@ impl Focus {
             room,
             endpoint,
             way,
+            given_up: false,
         };
         self.errands.begin(means.now, call, errand);
     }
 
     /// Tells what has become of a user's move, if he is on one.
     pub(super) fn errand_done(&mut self, call: CallKey, status: u16) {
-        if let Some(Errand { room, endpoint, .. }) = self.errands.take(call) {
+        let errand = self.errands.take(call).filter(|errand| !errand.given_up);
+        if let Some(Errand { room, endpoint, .. }) = errand {
             self.reports.push(Report::Done {
                 room,
                 endpoint,
@@ -271,16 +282,24 @@ impl Focus {
         self.errand_done(call, if has_gone { 200 } else { 487 });
     }
 
-    /// Gives up what takes too long: who was sent stays, who is called is called no more.
+    /// Gives up what takes too long: who was sent stays until he says that he is there, who is called is
+    /// called no more.
     pub(super) fn give_up_errands<I: MediaIo>(&mut self, means: &mut Means<'_, I>) {
         while let Some((when, call)) = self.errands.until.front().copied() {
             if when > means.now {
                 break;
             }
-            let is_called = self.errands.is_fetched(call);
-            self.errand_done(call, 408);
-            if is_called {
+            self.errands.until.pop_front();
+            if self.errands.is_fetched(call) {
+                self.errand_done(call, 408);
                 means.sip.bye(means.now, call, Some("no answer"));
+            } else if let Some(errand) = self.errands.under_way.get_mut(&call) {
+                errand.given_up = true;
+                self.reports.push(Report::Done {
+                    room: errand.room.clone(),
+                    endpoint: errand.endpoint.clone(),
+                    status: 408,
+                });
             }
         }
     }

@@ -383,7 +383,7 @@ fn who_would_be_turned_away_elsewhere_or_heard_again_is_not_sent_there() {
 fn a_phone_that_says_nothing_of_its_refer_stays() {
     let mut server = Server::in_cluster(8, "A", &[]);
     let phone = Phone::new(&server);
-    phone.call(&mut server, "staff");
+    let to = phone.call(&mut server, "staff");
     let (shard, user) = server.reports_user(UserStatus::Connected);
     let order = Order::Move {
         room: room("staff"),
@@ -403,6 +403,15 @@ fn a_phone_that_says_nothing_of_its_refer_stays() {
     };
     server.order(shard, nobody);
     server.reports_done(481);
+    // At last he is there, and must not be in the room twice.
+    let lines = "Event: refer\r\nSubscription-State: terminated;reason=noresource\r\n\
+                 Content-Type: message/sipfrag\r\n";
+    phone.request("NOTIFY", "staff", Some(&to), lines, "SIP/2.0 200 X\r\n");
+    let bye = server.expect(&phone, "BYE", SOON);
+    assert!(header(&bye, "Reason").contains("moved"), "{bye}");
+    phone.answer(&bye, 200);
+    server.turn();
+    assert_eq!(server.calls(), 0);
 }
 
 #[test]
