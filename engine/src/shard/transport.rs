@@ -80,6 +80,11 @@ impl Remote {
             anywhere: rtp.ip() != signalling && is_private(rtp.ip()),
         })
     }
+
+    /// The host he can be expected at.
+    fn host(&self) -> Option<IpAddr> {
+        (!self.anywhere).then(|| self.rtp.ip())
+    }
 }
 
 /// Addresses that mean different hosts in different networks (RFC 1918, 3927, 4193, 4291, 6598).
@@ -202,9 +207,7 @@ impl Transports {
         transport.newcomers.push(Newcomer {
             seat,
             since: now,
-            host: remote
-                .filter(|remote| !remote.anywhere)
-                .map(|remote| remote.rtp.ip()),
+            host: remote.and_then(|remote| remote.host()),
         });
         transport.seats.insert(seat, Claims::default());
         transport.claim(seat, remote);
@@ -225,6 +228,12 @@ impl Transports {
         }
         transport.unclaim(seat, None);
         transport.claim(seat, Some(remote));
+        // Who came without an address has one now.
+        transport.alone = !self.shared;
+        let mut newcomers = transport.newcomers.iter_mut();
+        if let Some(newcomer) = newcomers.find(|newcomer| newcomer.seat == seat) {
+            newcomer.host = newcomer.host.or(remote.host());
+        }
         // His latch begins anew, so he may be heard from anywhere.
         let is_newcomer = transport
             .newcomers
@@ -233,6 +242,7 @@ impl Transports {
         if !is_newcomer && !transport.astray.contains(&seat) {
             transport.astray.push(seat);
         }
+        self.list(key);
         true
     }
 

@@ -113,6 +113,17 @@ fn callers_of_one_address_do_not() {
         scene.whose(offerless.1, "192.0.2.5:77"),
         Whose::Perhaps(offerless.0)
     );
+    // Once it is, others may join him.
+    let answer = address("203.0.113.7:4000");
+    let answer = Remote::new(answer, answer, SIP.parse().unwrap()).unwrap();
+    let (seat, key) = offerless;
+    assert!(scene.transports.expect(key, seat, answer));
+    let d = scene.place("203.0.113.8:4000");
+    assert_eq!(d.1, key);
+    for (who, from) in [(offerless, "203.0.113.7:4000"), (d, "203.0.113.8:4000")] {
+        assert_eq!(scene.whose(key, from), Whose::Perhaps(who.0));
+        scene.hear(who, from);
+    }
 }
 
 #[test]
