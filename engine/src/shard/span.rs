@@ -1,8 +1,9 @@
 //! Rooms too large for one core: which part a caller goes to.
 //!
 //! A part that is full passes new calls on to the next, and the last one opens another on a core that has
-//! none. When all are full, the least loaded takes them. Whatever else comes of a call finds it by its Call-ID, along the same way: a retransmission must
-//! not become a second call because a seat has become free.
+//! none. When all are full, the least loaded takes them. Whatever else comes of a call finds it by its
+//! Call-ID, along the same way: a retransmission must not become a second call because a seat has become
+//! free.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};

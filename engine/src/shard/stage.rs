@@ -263,18 +263,6 @@ impl<I: MediaIo> Stage<I> {
         Ok(key)
     }
 
-    /// Who talks on a trunk, with levels: on the other server, whatever server and core that trunk's end
-    /// is on. Nobody if the seat is no trunk's.
-    pub fn talkers_on(&self, seat: SeatKey) -> &[rtp::Contributor] {
-        let trunk = self.seats.get(seat.index()).and_then(|place| {
-            let Sitter::Trunk(id) = place.sitter else {
-                return None;
-            };
-            self.halls.all.get(place.room.0 as usize)?.room.trunk(id)
-        });
-        trunk.map_or(&[], Trunk::talkers)
-    }
-
     pub fn ports_of(&self, seat: SeatKey) -> PortPair {
         self.transports.pair(self.seats[seat.0 as usize].transport)
     }
