@@ -1,4 +1,8 @@
 //! Who enters the mix.
+//!
+//! Each part of a room chooses among its own members, so that no part waits for what another has to say:
+//! of a conference on several servers or cores as many are heard as all of them have chosen. Whoever talks
+//! alone is heard everywhere.
 
 use super::Room;
 use crate::codec::Codec;
