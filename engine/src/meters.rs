@@ -122,7 +122,7 @@ pub struct CoreMeters {
     pub video_sent: Counter,
     /// Datagrams on a media port that were not used: malformed, from a stranger, unknown payload type.
     pub rtp_discarded: Counter,
-    /// Frames a jitter buffer had nothing for when the tick asked.
+    /// Packets of callers and trunks that never came.
     pub rtp_lost: Counter,
     /// Packets that came after the tick that needed them.
     pub rtp_late: Counter,

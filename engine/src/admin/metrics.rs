@@ -73,7 +73,7 @@ const COUNTERS: [(&str, &str, Reader); 26] = [
     ),
     (
         "rtp_lost",
-        "Frames a jitter buffer had nothing for",
+        "Packets that never came",
         |core| core.rtp_lost.get(),
     ),
     (
