@@ -71,11 +71,9 @@ const COUNTERS: [(&str, &str, Reader); 26] = [
         "Datagrams on a media port that were not used",
         |core| core.rtp_discarded.get(),
     ),
-    (
-        "rtp_lost",
-        "Packets that never came",
-        |core| core.rtp_lost.get(),
-    ),
+    ("rtp_lost", "Packets that never came", |core| {
+        core.rtp_lost.get()
+    }),
     (
         "rtp_late",
         "Packets that came after the tick that needed them",
