@@ -46,24 +46,22 @@ impl Concealer {
         }
     }
 
-    /// Keeps a frame, no longer than 30 ms, that came from packets; its beginning is blended with the
-    /// repetition if a gap ends here.
-    pub fn hear(&mut self, frame: &[i16]) {
-        self.keep(frame);
-        if self.filled > 0 {
-            let overlap = ((self.rate * CROSSFADE_MS / 1_000) as usize).min(frame.len());
-            let start = self.end - frame.len();
-            for i in 0..overlap {
-                let share = (i + 1) as f32 / (overlap + 1) as f32;
-                let repeated = self.next_repeated();
-                let sample = &mut self.ring[start + i];
-                *sample = (f32::from(*sample) * share + repeated * (1.0 - share)) as i16;
-            }
-            self.filled = 0;
+    /// What a packet brought: if it ends a gap, wherever in a frame, its beginning is blended with the
+    /// repetition.
+    pub fn resume(&mut self, samples: &mut [i16]) {
+        if self.filled == 0 || samples.is_empty() {
+            return;
         }
+        let overlap = ((self.rate * CROSSFADE_MS / 1_000) as usize).min(samples.len());
+        for (i, sample) in samples[..overlap].iter_mut().enumerate() {
+            let share = (i + 1) as f32 / (overlap + 1) as f32;
+            let repeated = self.next_repeated();
+            *sample = (f32::from(*sample) * share + repeated * (1.0 - share)) as i16;
+        }
+        self.filled = 0;
     }
 
-    /// Keeps a frame, no longer than 30 ms, some of which was filled.
+    /// Keeps a frame, no longer than 30 ms.
     pub fn keep(&mut self, frame: &[i16]) {
         if self.end + frame.len() > self.ring.len() {
             // At the end of the ring, unless the length of frames has changed.
@@ -160,7 +158,7 @@ mod tests {
     fn warmed(hz: f32) -> Concealer {
         let mut concealer = Concealer::new(RATE);
         for frame in 0..5 {
-            concealer.hear(&tone(hz, frame * 160, 160));
+            concealer.keep(&tone(hz, frame * 160, 160));
         }
         concealer
     }
@@ -169,7 +167,9 @@ mod tests {
     fn packets_without_gaps_are_untouched() {
         let mut concealer = warmed(100.0);
         let original = tone(100.0, 800, 160);
-        concealer.hear(&original);
+        let mut frame = original.clone();
+        concealer.resume(&mut frame);
+        concealer.keep(&frame);
         assert_eq!(concealer.newest(160), original);
     }
 
@@ -180,7 +180,7 @@ mod tests {
         // 125 Hz, kept in frames that leave remainders at the end of the ring.
         for len in [160, 80, 160, 160, 80, 80, 80, 160, 240, 160, 80] {
             let frame = tone(125.0, from, len);
-            concealer.hear(&frame);
+            concealer.keep(&frame);
             assert_eq!(concealer.newest(len), frame);
             from += len;
         }
@@ -221,8 +221,8 @@ mod tests {
         let mut gap = vec![0; 160];
         concealer.fill(&mut gap);
         // The stream goes on with another phase than the repetition had.
-        concealer.hear(&tone(125.0, 1_003, 160));
-        let after = concealer.newest(160).iter().copied();
+        let mut after = tone(125.0, 1_003, 160);
+        concealer.resume(&mut after);
         let all: Vec<i16> = gap.into_iter().chain(after).collect();
         let step_of_tone = 8_000.0 * std::f32::consts::TAU * 125.0 / RATE as f32;
         for pair in all.windows(2) {

@@ -48,7 +48,6 @@ impl Playout {
     ) -> bool {
         pcm.clear();
         pcm.append(&mut self.rest);
-        let mut concealed = false;
         while pcm.len() < samples {
             let missing = samples - pcm.len();
             if self.gap == 0 {
@@ -58,7 +57,9 @@ impl Playout {
                         payload_type,
                         ..
                     } => {
+                        let start = pcm.len();
                         self.decode(payload_type, payload, pcm);
+                        self.concealer.resume(&mut pcm[start..]);
                         continue;
                     }
                     Popped::Lost { ticks } => {
@@ -73,18 +74,12 @@ impl Playout {
             let start = pcm.len();
             pcm.resize(start + gap, 0);
             let audible = self.concealer.fill(&mut pcm[start..]);
-            if !audible && !concealed && start == 0 && gap == missing {
+            if !audible && start == 0 && gap == missing {
                 return false;
             }
-            concealed = true;
         }
         self.rest.extend_from_slice(&pcm[samples..]);
-        let frame = &pcm[..samples];
-        if concealed {
-            self.concealer.keep(frame);
-        } else {
-            self.concealer.hear(frame);
-        }
+        self.concealer.keep(&pcm[..samples]);
         true
     }
 
@@ -118,5 +113,91 @@ impl Playout {
             other => other.insert((codec, codec.decoder(self.kernels))),
         };
         decoder.decode(payload, pcm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+
+    const FRAME: usize = SAMPLE_RATE as usize / 50;
+
+    /// Packets of half a frame.
+    const PACKET: usize = FRAME / 2;
+
+    fn tone(packet: usize) -> Vec<i16> {
+        let sample = |i: usize| {
+            let phase = std::f32::consts::TAU * 130.0 * i as f32 / SAMPLE_RATE as f32;
+            (8_000.0 * phase.sin()) as i16
+        };
+        (packet * PACKET..(packet + 1) * PACKET)
+            .map(sample)
+            .collect()
+    }
+
+    /// The frames of a listener who gets all packets but one.
+    fn frames(lost: Option<usize>) -> Vec<Vec<i16>> {
+        let kernels = Kernels::detect();
+        let mut now = Instant::now();
+        let remote: SocketAddr = ([192, 0, 2, 1], 4_000).into();
+        let mut session = Session::new(
+            now,
+            rtp::SessionConfig {
+                ssrc: 1,
+                cname: "a".to_owned(),
+                clock_rate: SAMPLE_RATE,
+                payload_type: 0,
+                event_payload_type: None,
+                accepted_payload_types: [Some(0), None, None, None],
+                remote_rtp: remote,
+                remote_rtcp: remote,
+                rtcp_mux: true,
+                jitter_depth: Duration::ZERO,
+                seed: 1,
+            },
+        );
+        let mut playout = Playout::new(kernels, vec![(0, Codec::Pcmu)]);
+        let mut encoder = Codec::Pcmu.encoder(kernels);
+        let mut pcm = Vec::new();
+        let mut all = Vec::new();
+        for frame in 0..10 {
+            for packet in [2 * frame, 2 * frame + 1] {
+                if lost == Some(packet) {
+                    continue;
+                }
+                let header = rtp::Header {
+                    marker: false,
+                    payload_type: 0,
+                    sequence: packet as u16,
+                    timestamp: (packet * PACKET) as u32,
+                    ssrc: 7,
+                };
+                let mut datagram = header.write().to_vec();
+                encoder.encode(&tone(packet), &mut datagram);
+                session.handle_rtp(now, remote, &datagram);
+            }
+            now += Duration::from_millis(20);
+            playout.advance(now, &mut session, FRAME, &mut pcm);
+            all.push(playout.frame(FRAME).to_vec());
+        }
+        all
+    }
+
+    #[test]
+    fn a_gap_that_ends_within_a_frame_leaves_nothing_behind() {
+        let whole = frames(None);
+        // The first half of a frame is lost.
+        let lossy = frames(Some(10));
+        assert_ne!(lossy[5], whole[5]);
+        let step_of_tone = 8_000.0 * std::f32::consts::TAU * 130.0 / SAMPLE_RATE as f32;
+        for pair in lossy.concat().windows(2) {
+            let step = (i32::from(pair[1]) - i32::from(pair[0])).abs() as f32;
+            assert!(step < 2.0 * step_of_tone, "a step of {step}");
+        }
+        assert_eq!(lossy[..5], whole[..5]);
+        assert_eq!(lossy[6..], whole[6..], "what was not lost is as it was");
     }
 }
