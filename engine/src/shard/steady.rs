@@ -12,8 +12,9 @@ use crate::codec::Codec;
 use crate::focus::negotiate;
 use crate::io::batch::BatchIo;
 use crate::io::ports::Ports;
-use crate::meters::{Ledger, Meters};
-use crate::room::{Leg, Newcomer};
+use crate::meters::{CoreMeters, Ledger, Meters};
+use crate::room::{Leg, Newcomer, core_link};
+use crate::shard::ShardIndex;
 
 /// Counts what each thread asks the system for.
 struct Counting;
@@ -137,11 +138,57 @@ fn sit(stage: &mut Stage<BatchIo>, now: Instant, room: &str, index: u32, ptime_m
     }
 }
 
+/// Joins the rooms of this name on both stages by a trunk, as if they were two servers.
+fn trunk(stages: &mut [Stage<BatchIo>; 2], now: Instant, room: &str, codec: Codec) {
+    let seats = stages
+        .each_mut()
+        .map(|stage| stage.take_trunk_seat(now, room, None).unwrap());
+    let address = |stage: usize| {
+        let ports = stages[stage].ports_of(seats[stage]);
+        SocketAddr::from((HERE, ports.rtp()))
+    };
+    let far = [address(1), address(0)];
+    for ((stage, seat), remote) in stages.iter_mut().zip(seats).zip(far) {
+        let agreed = sip::sdp::Agreed {
+            media_index: 0,
+            codec: 0,
+            payload_type: codec.payload_type(),
+            receive_payload_types: vec![(codec.payload_type(), 0)],
+            telephone_event: None,
+            remote_rtp: remote,
+            remote_rtcp: remote,
+            rtcp_mux: true,
+            ptime_ms: 20,
+            direction: sip::sdp::Direction::SendRecv,
+            held: false,
+        };
+        let seed = remote.port().into();
+        let newcomer = Newcomer {
+            entity: "trunk".to_owned(),
+            joined: SystemTime::UNIX_EPOCH,
+            session: negotiate::trunk_session(now, &agreed, codec, seed, HERE),
+            leg: negotiate::leg(&agreed, &[codec]),
+        };
+        stage
+            .expect(now, seat, Remote::new(remote, remote, HERE))
+            .unwrap();
+        stage.sit(now, seat, newcomer);
+        stage.member(seat).unwrap().confirm();
+    }
+}
+
+/// Joins the rooms of this name on both stages, as if they were two cores.
+fn link(stages: &mut [Stage<BatchIo>; 2], room: &str) {
+    let (left, right) = core_link();
+    stages[0].join_part(room, ShardIndex(1), left);
+    stages[1].join_part(room, ShardIndex(0), right);
+}
+
 #[test]
 fn a_steady_conference_allocates_nothing() {
     const MEASURED_MS: u64 = 20_000;
-    let meters = Meters::new(&[0]);
-    let meters = &meters.cores[0];
+    const LINKED: [&str; 3] = ["parts", "l16", "opus"];
+    let meters = Meters::new(&[0, 1]);
     let start = Instant::now();
     let config = StageConfig {
         address: HERE,
@@ -149,17 +196,30 @@ fn a_steady_conference_allocates_nothing() {
         talkers_max: 2,
         media_timeout: Some(Duration::from_secs(30)),
     };
-    let io = BatchIo::new().unwrap();
-    let ports = Ports::new(15_000..=15_999, 0, 1);
-    let mut stage = Stage::new(start, io, ports, Kernels::detect(), &config);
+    let mut stages = [0, 1].map(|index| {
+        let io = BatchIo::new().unwrap();
+        let ports = Ports::new(15_000..=15_999, index, 2);
+        Stage::new(start, io, ports, Kernels::detect(), &config)
+    });
     let mut phones = Vec::new();
-    for (room, ptimes) in [("plain", [20, 20, 20]), ("mixed", [10, 20, 60])] {
+    let alone = [("plain", [20, 20, 20]), ("mixed", [10, 20, 60])];
+    for (room, ptimes) in alone {
         for ptime in ptimes {
-            phones.push(sit(&mut stage, start, room, phones.len() as u32, ptime));
+            let index = phones.len() as u32;
+            phones.push(sit(&mut stages[0], start, room, index, ptime));
         }
     }
+    for room in LINKED {
+        for stage in &mut stages {
+            let index = phones.len() as u32;
+            phones.push(sit(stage, start, room, index, 20));
+        }
+    }
+    link(&mut stages, "parts");
+    trunk(&mut stages, start, "l16", Codec::L16);
+    trunk(&mut stages, start, "opus", Codec::Opus);
 
-    let mut ledger = Ledger::new(start);
+    let mut ledgers = [0, 1].map(|_| Ledger::new(start));
     let mut heard = 0;
     let mut asked = 0;
     // The first half is there to get warm, and to see several RTCP reports: those come every five
@@ -172,15 +232,17 @@ fn a_steady_conference_allocates_nothing() {
             }
         }
         let before = ASKED.get();
-        let mut strangers = |_, _, _: &[u8]| unreachable!("there are no other sockets");
-        stage.harvest(now, meters, &mut strangers).unwrap();
-        let moment = Moment {
-            now,
-            ntp: ms << 22,
-            pressed: false,
-        };
-        stage.tick(moment, &mut ledger, meters);
-        stage.flush(meters);
+        for ((stage, ledger), meters) in stages.iter_mut().zip(&mut ledgers).zip(&meters.cores) {
+            let mut strangers = |_, _, _: &[u8]| unreachable!("there are no other sockets");
+            stage.harvest(now, meters, &mut strangers).unwrap();
+            let moment = Moment {
+                now,
+                ntp: ms << 22,
+                pressed: false,
+            };
+            stage.tick(moment, ledger, meters);
+            stage.flush(meters);
+        }
         if ms > MEASURED_MS {
             asked += ASKED.get() - before;
         }
@@ -190,11 +252,22 @@ fn a_steady_conference_allocates_nothing() {
     assert!(ASKED.get() > 0, "the conference was made of something");
     assert_eq!(asked, 0, "allocations in {MEASURED_MS} ms");
     // It was a conference: everybody was heard and spoken to, losses were filled, reports sent.
-    let packets = 2 * MEASURED_MS / 20 * 4 + 2 * MEASURED_MS / 10 + 2 * MEASURED_MS / 60;
-    assert!(meters.rtp_received.get() > packets * 9 / 10);
-    assert!(meters.rtp_sent.get() > packets * 9 / 10);
-    assert!(heard >= meters.rtp_sent.get());
-    assert!(meters.rtcp_sent.get() > 6);
-    assert!(meters.rtp_lost.get() > 0);
-    assert!(stage.incidents().vanished.is_empty());
+    let frames = 2 * MEASURED_MS / 20;
+    let sum = |counter: fn(&CoreMeters) -> u64| meters.cores.iter().map(|it| counter(it)).sum();
+    let received: u64 = sum(|meters| meters.rtp_received.get());
+    let sent: u64 = sum(|meters| meters.rtp_sent.get());
+    // Six phones in linked rooms and four ends of trunks besides.
+    let packets = frames * (4 + 6 + 4) + 2 * MEASURED_MS / 10 + 2 * MEASURED_MS / 60;
+    assert!(received > packets * 9 / 10);
+    assert!(sent > packets * 9 / 10);
+    assert!(heard >= (sent - frames * 4) * 9 / 10);
+    assert!(sum(|meters| meters.rtcp_sent.get()) > 6);
+    assert!(sum(|meters| meters.rtp_lost.get()) > 0);
+    for stage in &mut stages {
+        assert!(stage.incidents().vanished.is_empty());
+        for room in LINKED {
+            let room = stage.room(room).unwrap();
+            assert_eq!(room.talkers_elsewhere().count(), 1, "{}", room.name());
+        }
+    }
 }
