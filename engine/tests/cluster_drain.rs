@@ -173,6 +173,32 @@ fn phones_that_know_refer_only_are_asked_to_call_elsewhere() {
     end(&crowd, &[&a, &b]);
 }
 
+/// Whoever called a room with a number anew would be asked for it once more.
+#[test]
+fn nobody_is_asked_to_call_a_room_with_a_number() {
+    let sets = [
+        "load.max=5000",
+        "rooms.policies=lobby=pin:4711",
+        "auth.trusted=127.0.0.0/8",
+    ];
+    let [a, b] = mesh(["A", "B"], &sets);
+    let crowd = Crowd::new();
+    let both = Skills {
+        replaces: true,
+        refer: true,
+    };
+    let callers = call_in(&crowd, &b, &a, both);
+    order(&a, "drain");
+    check_standby(&a, &b);
+    check_all_on(&crowd, &b, CALLERS + 1);
+    for &who in &callers {
+        let story = crowd.story(who);
+        assert_eq!((story.referred, story.replaced), (0, 1), "{story:?}");
+        hear(&crowd, who);
+    }
+    end(&crowd, &[&a, &b]);
+}
+
 #[test]
 fn phones_that_know_neither_are_waited_for_until_the_deadline() {
     let sets = ["load.max=5000", "cluster.drain_deadline_s=4"];
