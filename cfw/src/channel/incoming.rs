@@ -214,13 +214,10 @@ impl Channel {
                 return;
             };
             let report = received.reports.front();
-            if report.is_some_and(|(_, deadline)| now >= *deadline) {
+            let is_unheard = report.is_some_and(|(_, deadline)| now >= *deadline);
+            // A last REPORT would say that it was done: the peer's Timeout says that it was not.
+            if is_unheard || now >= received.end {
                 self.abandon(id);
-            } else if now >= received.end {
-                // If nobody looked at the clock for so long, it is not extended yet.
-                let _ = self.extend(now, id);
-                self.report(now, id, Status::Terminate, None);
-                self.events.push_back(Event::Abandoned { id });
             } else if received.stage == Stage::Asked {
                 let _ = self.extend(now, id);
             } else {

@@ -89,7 +89,7 @@ pub const EXTEND_AFTER: Duration = Duration::from_secs(5);
 /// What we promise in `Timeout`: within that time the next REPORT comes (RFC 6230 §6.3.2.1).
 pub const EXTENDED_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest time for an answer; then an extended request ends without one.
+/// Longest time for an answer; then no REPORT keeps the request alive any more, and it times out for the peer.
 pub const ANSWER_WITHIN_MAX: Duration = Duration::from_secs(120);
 
 /// What one end of a channel is and knows.

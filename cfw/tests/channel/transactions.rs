@@ -299,10 +299,15 @@ fn an_owner_that_never_answers_is_not_waited_for() {
     assert_eq!(events(&mut pair.passive), []);
     pair.advance(seconds(1));
     assert_eq!(event(&mut pair.passive), Event::Abandoned { id });
-    assert!(matches!(
-        events(&mut pair.active).last(),
-        Some(Event::Answered { id, content }) if *id == request && content.body.is_empty()
-    ));
+    // It is no success for who asked: it has failed once the last REPORT's Timeout is over.
+    let is_done = |event: &Event| !matches!(event, Event::Extended { .. });
+    assert!(!events(&mut pair.active).iter().any(is_done));
+    pair.advance(seconds(15));
+    let failed = Event::Failed {
+        id: request,
+        failure: Failure::TimedOut,
+    };
+    assert_eq!(event(&mut pair.active), failed);
     assert_eq!(
         pair.passive.answer(pair.now, id, None),
         Err(SendError::Gone)
