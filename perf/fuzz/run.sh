@@ -16,9 +16,14 @@ cd "$(dirname "$0")"
 
 if [ $# -gt 0 ]; then targets=("$@"); else mapfile -t targets < <(cargo fuzz list --fuzz-dir .); fi
 
-# Longest input: SIP over UDP takes 64 KiB, a packet never exceeds an MTU.
+# Longest input: a packet never exceeds an MTU, a message of a control channel and its XML have no such bound,
+# and what is cut and put together has to be longer than their buffers; for the rest, what a header may be.
 length_max() {
-    case $1 in rtp* | rtcp) echo 1600 ;; *) echo 8192 ;; esac
+    case $1 in
+        rtp* | rtcp) echo 1600 ;;
+        cfw_channel | dist_conf) echo 131072 ;;
+        *) echo 8192 ;;
+    esac
 }
 
 dictionary() {
