@@ -69,7 +69,7 @@ pub struct Response {
     pub svr_id: Option<SvrId>,
     /// Of the request that it answers.
     pub seq: u64,
-    /// As CCMP has them (RFC 6503 §5.4): 200, 404, 409... One that is unknown counts as 500.
+    /// As CCMP has them (RFC 6503 §5.4): 200, 404, 409...
     pub status: u16,
     pub reason: Option<String>,
     pub results: Vec<OpResult>,
