@@ -15,12 +15,13 @@ use super::write;
 /// Longest part, in bytes of its XML, for messages between which others get their turn.
 pub const PART_LEN_MAX: usize = 256 * 1024;
 
-/// Most parts of a snapshot; together with [`PART_LEN_MAX`] the bound of what a peer can make us keep.
-pub const PARTS_MAX: u32 = 64;
+/// Most parts of a snapshot; together with [`PART_LEN_MAX`] the bound of what a peer can make us keep. With
+/// half a kilobyte each, a quarter of a million users fit.
+pub const PARTS_MAX: u32 = 512;
 
 /// Most servers, conferences and users, and changes of them, that wait for the end of a snapshot: what
 /// [`PARTS_MAX`] parts have with 128 bytes for each.
-pub const ITEMS_MAX: usize = 128 * 1024;
+pub const ITEMS_MAX: usize = PARTS_MAX as usize * (PART_LEN_MAX / 128);
 
 /// Room in a part for the elements around its servers and conferences.
 const ENVELOPE_LEN: usize = 512;
@@ -122,7 +123,7 @@ impl Splitter {
 
 /// Puts the parts of one peer's snapshots together. Changes that come between the parts wait, so that
 /// what comes out can be applied in that order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Collector {
     /// The parts so far, as one; its `part` is the last one that came.
     collected: Option<ConfInfo>,

@@ -48,7 +48,7 @@ fn bad_content_is_answered_inside_a_200() {
             value("crt-conf-info", "part"),
         ),
         (
-            asks("<crt-conf-info part='1' parts='65'/>"),
+            asks("<crt-conf-info part='1' parts='513'/>"),
             5,
             value("crt-conf-info", "parts"),
         ),

@@ -102,7 +102,7 @@ fn a_big_conference_is_cut_between_its_users() {
 
 #[test]
 fn no_more_parts_than_a_peer_takes() {
-    let parts = split(snapshot(0, &[500]), 0);
+    let parts = split(snapshot(0, &[1000]), 0);
     assert_eq!(parts.len(), PARTS_MAX as usize);
 }
 

@@ -27,6 +27,8 @@ const LOADS_UNANSWERED_MAX: usize = 16;
 pub(super) enum Purpose {
     /// Told; nothing follows from the answer.
     Tell,
+    /// Part of the snapshot of this number: the next follows.
+    Part(u64),
     /// A snapshot was asked for.
     Query,
     /// An operation was passed on for somebody.
@@ -284,7 +286,9 @@ impl Cluster {
 
     fn on_answered(&mut self, now: Instant, from: SvrId, purpose: Purpose, status: u16) {
         match purpose {
+            // Whoever has missed something asks for it.
             Purpose::Tell | Purpose::Query => {}
+            Purpose::Part(number) => self.on_part_done(now, from, number),
             Purpose::Forward(asker) => self.answer(
                 asker,
                 OpResult {
@@ -310,13 +314,8 @@ impl Cluster {
         code: u16,
     ) {
         let status = if code == 408 { 510 } else { 500 };
-        match (purpose, to) {
-            (Purpose::Tell, Some(to)) if code != 408 => self.query(now, to),
-            (purpose, to) => {
-                let from = to.unwrap_or(self.config.svr_id);
-                self.on_answered(now, from, purpose, status);
-            }
-        }
+        let from = to.unwrap_or(self.config.svr_id);
+        self.on_answered(now, from, purpose, status);
     }
 
     /// Sends to a server, by the channel on which we talk with it. False: there is none.

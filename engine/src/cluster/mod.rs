@@ -214,6 +214,7 @@ impl Cluster {
                 }
                 Timer::Move => self.pace_moves(now),
                 Timer::Recall => self.pace_recalls(now),
+                Timer::Query(id) => self.query_again(now, id),
                 Timer::Systems => {
                     self.systems_due = false;
                     self.tell_systems(now);

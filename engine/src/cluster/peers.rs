@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use cfw::SvrId;
 use cfw::dist_conf::load::{SvrLoad, SvrState};
+use cfw::dist_conf::parts::Collector;
 
 use super::Cluster;
 use super::decisions::What;
 use super::interface::{ChannelId, Life, Lost, Output};
 use super::loads::Predictions;
+use super::snapshot::{Queries, Telling};
 use super::timers::Timer;
 use crate::focus::liaison::Order;
 
@@ -54,6 +56,10 @@ pub(super) struct Peer {
     pub(super) sees: BTreeSet<SvrId>,
     /// Rises with each snapshot of its users, so that those whom it no longer has are found.
     pub(super) generation: u64,
+    /// Our snapshot for it, its own while it comes in parts, and what we have missed.
+    pub(super) telling: Telling,
+    pub(super) hearing: Collector,
+    pub(super) queries: Queries,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +96,9 @@ impl Peer {
             lost: None,
             sees: BTreeSet::new(),
             generation: 0,
+            telling: Telling::default(),
+            hearing: Collector::default(),
+            queries: Queries::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use cfw::SvrId;
-use cfw::dist_conf::message::{ConfInfo, ConfState, ConfUser, UserStatus, Users};
+use cfw::dist_conf::message::{ConfState, ConfUser, UserStatus, Users};
 
 use super::trunks::Trunk;
 
@@ -252,40 +252,18 @@ impl Rosters {
         }
     }
 
-    /// This server's users, and the state of conferences where it has some or which it owns, in parts of so
-    /// many users; at least one part.
-    pub(super) fn snapshot(&self, own: SvrId, users_max: usize) -> Vec<ConfInfo> {
-        let mut parts = vec![ConfInfo::default()];
-        let mut space = users_max;
-        for (room, conference) in &self.conferences {
+    /// This server's users, and the state of conferences where it has some or which it owns.
+    pub(super) fn snapshot(&self, own: SvrId) -> Vec<Users> {
+        let told = |(room, conference): (&String, &Conference)| {
             let users: Vec<ConfUser> = conference
                 .users
                 .range((own, String::new())..)
                 .take_while(|((id, _), _)| *id == own)
                 .map(|(_, user)| user.user.clone())
                 .collect();
-            if users.is_empty() && conference.object.owner != own {
-                continue;
-            }
-            let mut users = users.as_slice();
-            loop {
-                // A conference counts as a user, so that many empty ones are parted too.
-                let (now, later) = users.split_at(users.len().min(space.saturating_sub(1)));
-                let told = conference.object.write(room, false, now.to_vec());
-                if let Some(part) = parts.last_mut() {
-                    part.conferences.push(told);
-                }
-                space = space.saturating_sub(now.len() + 1);
-                if space <= 1 {
-                    parts.push(ConfInfo::default());
-                    space = users_max;
-                }
-                users = later;
-                if users.is_empty() {
-                    break;
-                }
-            }
-        }
-        parts
+            let is_ours = !users.is_empty() || conference.object.owner == own;
+            is_ours.then(|| conference.object.write(room, false, users))
+        };
+        self.conferences.iter().filter_map(told).collect()
     }
 }

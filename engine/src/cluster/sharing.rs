@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use cfw::SvrId;
 use cfw::dist_conf::message::{ConfInfo, ConfUser, Element, UserStatus, Users};
+use cfw::dist_conf::parts::{PART_LEN_MAX, split};
 
 use super::Cluster;
 use super::interface::Output;
 use super::roster::{Conference, Object, PAST_LIFE, User};
-use super::snapshot::USERS_PER_MESSAGE;
+use super::snapshot::bounded;
 use super::timers::Timer;
 use crate::focus::RoomName;
 use crate::focus::liaison::{Order, Wish};
@@ -50,6 +51,7 @@ impl Cluster {
             self.on_user_gone(now, room, &user.endpoint);
             return;
         }
+        let user = bounded(user);
         let own = self.config.svr_id;
         let key = (room.to_owned(), user.endpoint.clone());
         if !self.rosters.local.contains_key(&key) {
@@ -204,7 +206,7 @@ impl Cluster {
     /// Tells peers of all changes.
     pub(super) fn flush(&mut self, now: Instant) {
         let own = self.config.svr_id;
-        let (mut messages, mut message, mut count) = (Vec::new(), Vec::new(), 0);
+        let mut conferences = Vec::new();
         for (room, users) in std::mem::take(&mut self.changes.rooms) {
             let Some(conference) = self.rosters.get(&room) else {
                 continue;
@@ -216,29 +218,25 @@ impl Cluster {
                     None => gone(own, key.1, entity),
                 }
             };
-            let users: Vec<ConfUser> = users.into_iter().map(of_endpoint).collect();
             // The conference's own state goes out even if no user has changed.
-            let none = users.is_empty().then_some(&[][..]);
-            for users in users.chunks(USERS_PER_MESSAGE).chain(none) {
-                message.push(conference.object.write(&room, false, users.to_vec()));
-                count += 1 + users.len();
-                if count >= USERS_PER_MESSAGE {
-                    count = 0;
-                    messages.push(std::mem::take(&mut message));
-                }
-            }
+            let users = users.into_iter().map(of_endpoint).collect();
+            conferences.push(conference.object.write(&room, false, users));
         }
-        if !message.is_empty() {
-            messages.push(message);
+        if conferences.is_empty() {
+            return;
         }
-        for conferences in messages {
-            let info = ConfInfo {
+        let changes = ConfInfo {
+            conferences,
+            ..ConfInfo::default()
+        };
+        for change in split(changes, PART_LEN_MAX) {
+            // Each says something by itself: none waits for the others.
+            let change = ConfInfo {
                 part: 1,
                 parts: 1,
-                conferences,
-                ..ConfInfo::default()
+                ..change
             };
-            self.broadcast(now, &[Element::ConfInfo(info)]);
+            self.broadcast(now, &[Element::ConfInfo(change)]);
         }
     }
 
@@ -247,15 +245,15 @@ impl Cluster {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        let is_last = info.full && info.part >= info.parts;
-        if info.full && info.part <= 1 {
+        if info.full {
             peer.generation += 1;
+            peer.queries.on_snapshot();
         }
         let generation = peer.generation;
         for told in info.conferences {
             self.on_told(now, from, generation, told);
         }
-        if is_last {
+        if info.full {
             let is_old = |user: &User| user.generation < generation;
             for (room, endpoint) in self.rosters.users_of(from, is_old) {
                 self.drop_remote(now, &room, from, &endpoint);

@@ -35,6 +35,8 @@ pub(super) enum Timer {
     Recall,
     /// Peers are told whom this server sees.
     Systems,
+    /// This server may be asked again for what is missing of it.
+    Query(SvrId),
 }
 
 #[derive(Clone, Debug, Default)]

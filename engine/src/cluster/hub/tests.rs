@@ -1,5 +1,7 @@
 //! Some hubs and a network between them, in memory and in virtual time.
 
+mod long;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
