@@ -15,6 +15,7 @@ use super::answers::{Asker, DEFERRED_FOR, DEFERRED_MAX, Deferred, Outcome};
 use super::decisions::What;
 use super::interface::{ChannelId, Output, RequestId};
 use super::mesh::UNANSWERED_MAX;
+use super::recall::Job;
 
 /// Status of a message of an earlier life, or one that came too late: received, and ignored.
 const STALE: u16 = 299;
@@ -36,7 +37,7 @@ pub(super) enum Purpose {
     /// A user was to be called by that server, so that he goes there.
     Handover { room: String, endpoint: String },
     /// A user of a dead server was to be called by that server.
-    Recall { room: String, endpoint: String },
+    Recall(Box<Job>),
 }
 
 impl Cluster {
@@ -301,7 +302,7 @@ impl Cluster {
             Purpose::Handover { room, endpoint } => {
                 self.on_handed_over(now, &room, &endpoint, status);
             }
-            Purpose::Recall { room, endpoint } => self.on_recalled(now, &room, &endpoint, status),
+            Purpose::Recall(job) => self.after_attempt(now, *job, status / 100 == 2),
         }
     }
 

@@ -237,11 +237,12 @@ impl Cluster {
             }
             Report::Done {
                 room,
+                svr_id,
                 endpoint,
                 status,
             } => {
                 let room = room.as_str();
-                if !self.on_taken_over(now, room, &endpoint, status) {
+                if !self.on_taken_over(now, room, svr_id, &endpoint, status) {
                     self.on_moved(now, room, &endpoint, status);
                 }
             }

@@ -37,20 +37,26 @@ const LATER: Duration = Duration::from_millis(200);
 /// Users that wait to be called, and that are being called.
 const JOBS_MAX: usize = 65_536;
 
+type Key = (String, SvrId, String);
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recall {
     waiting: VecDeque<Job>,
-    calls: BTreeMap<(String, String), Call>,
+    /// By conference, the server that had them, and their endpoints there.
+    calls: BTreeMap<Key, Call>,
     /// When the next are called.
     next: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
-struct Job {
+/// A user of a dead server who is to be called.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Job {
     dead: SvrId,
     room: String,
     endpoint: String,
     attempt: u8,
+    /// There was no room for him when it was his turn, as is written down.
+    awaits_room: bool,
     at: Instant,
 }
 
@@ -95,6 +101,7 @@ impl Cluster {
                 room: room.to_owned(),
                 endpoint: endpoint.to_owned(),
                 attempt: 1,
+                awaits_room: false,
                 at: now,
             });
             self.pace_at(now);
@@ -110,7 +117,7 @@ impl Cluster {
 
     /// Each second: calls that are neither taken nor refused have failed.
     pub(super) fn expire_recalls(&mut self, now: Instant) {
-        let is_late = |(_, call): &(&(String, String), &Call)| now >= call.until;
+        let is_late = |(_, call): &(&Key, &Call)| now >= call.until;
         let late: Vec<_> = self
             .recall
             .calls
@@ -118,8 +125,8 @@ impl Cluster {
             .filter(is_late)
             .map(|(key, _)| key.clone())
             .collect();
-        for (room, endpoint) in late {
-            self.on_taken_over(now, &room, &endpoint, 510);
+        for (room, svr_id, endpoint) in late {
+            self.on_taken_over(now, &room, svr_id, &endpoint, 510);
         }
     }
 
@@ -141,6 +148,18 @@ impl Cluster {
         if let Some(next) = next {
             self.pace_at(next.max(now + PACE));
         }
+    }
+
+    /// A server is added for him if there is one. He is tried again for as long as he is in the roster.
+    fn await_room(&mut self, now: Instant, job: Job, entity: &str) {
+        if !job.awaits_room {
+            let reason = "its server has died, and no other has room yet";
+            let own = self.config.svr_id;
+            self.decide_user(now, What::Recall, &job.room, entity, own, reason);
+        }
+        self.add_reserved(now, "callers of a dead server need room");
+        let awaits_room = true;
+        self.try_later(now, Job { awaits_room, ..job });
     }
 
     fn try_later(&mut self, now: Instant, job: Job) {
@@ -192,8 +211,7 @@ impl Cluster {
             return;
         }
         if !self.own.is_below_cap() {
-            let reason = "its server has died, and no other has room";
-            self.decide_user(now, What::Recall, &job.room, &user.entity, own, reason);
+            self.await_room(now, job, &user.entity);
             return;
         }
         self.decide_user(
@@ -219,10 +237,7 @@ impl Cluster {
             role: user.role.clone(),
             reach: user.reach.clone(),
         };
-        let purpose = Purpose::Recall {
-            room: job.room.clone(),
-            endpoint: job.endpoint.clone(),
-        };
+        let purpose = Purpose::Recall(Box::new(job.clone()));
         self.send(now, target, vec![Element::Participant(op)], purpose)
     }
 
@@ -233,7 +248,7 @@ impl Cluster {
         };
         let shard = self.shard_for(&job.room);
         self.own.grant(now);
-        let key = (job.room.clone(), job.endpoint.clone());
+        let key = (job.room.clone(), job.dead, job.endpoint.clone());
         let until = now + CALL_FOR;
         self.recall.calls.insert(key, Call { job, asker, until });
         let user = Box::new(user);
@@ -288,6 +303,7 @@ impl Cluster {
             room: op.conf_obj_id,
             endpoint,
             attempt: ATTEMPTS,
+            awaits_room: false,
             at: now,
         };
         match self.take_over(now, job, user, asker) {
@@ -301,10 +317,11 @@ impl Cluster {
         &mut self,
         now: Instant,
         room: &str,
+        svr_id: SvrId,
         endpoint: &str,
         status: u16,
     ) -> bool {
-        let key = (room.to_owned(), endpoint.to_owned());
+        let key = (room.to_owned(), svr_id, endpoint.to_owned());
         let Some(Call { job, asker, .. }) = self.recall.calls.remove(&key) else {
             return false;
         };
@@ -324,26 +341,8 @@ impl Cluster {
         true
     }
 
-    /// What became of a request that another server call a user of a dead one.
-    pub(super) fn on_recalled(&mut self, now: Instant, room: &str, endpoint: &str, status: u16) {
-        let own = self.config.svr_id;
-        let conference = self.rosters.get(room);
-        let mut users = conference.into_iter().flat_map(|it| &it.users);
-        let orphan = users.find(|((_, it), user)| it == endpoint && user.orphaned.is_some());
-        let dead = orphan.map(|((dead, _), _)| *dead);
-        if let Some(dead) = dead.filter(|dead| *dead != own) {
-            let job = Job {
-                dead,
-                room: room.to_owned(),
-                endpoint: endpoint.to_owned(),
-                attempt: 1,
-                at: now,
-            };
-            self.after_attempt(now, job, status / 100 == 2);
-        }
-    }
-
-    fn after_attempt(&mut self, now: Instant, mut job: Job, is_done: bool) {
+    /// What became of a call to a user of a dead server, by this server or another.
+    pub(super) fn after_attempt(&mut self, now: Instant, mut job: Job, is_done: bool) {
         if is_done {
             let is_orphan = self
                 .rosters

@@ -113,6 +113,7 @@ impl Focus {
         if let Some(user) = &dial.taken_over {
             self.reports.push(Report::Done {
                 room: dial.room.clone(),
+                svr_id: user.svr_id.unwrap_or(self.config.server.id),
                 endpoint: user.endpoint.clone(),
                 status,
             });
@@ -168,7 +169,7 @@ impl Focus {
         self.admission.taken();
         let user = dial.taken_over;
         if let Some(user) = &user {
-            self.fetch(key, dial.room.clone(), user.endpoint.clone(), means);
+            self.fetch(key, dial.room.clone(), user, means);
         }
         let joined = user.as_ref().and_then(|user| user.joined);
         let muted = user.as_ref().is_some_and(|user| user.muted);

@@ -25,9 +25,11 @@ pub enum Report {
     /// Somebody subscribes to a room on this shard, or nobody does any more: the shard is told of all users
     /// even while none of them is here.
     Watched { room: RoomName, watched: bool },
-    /// What became of [`Order::Move`], [`Order::TakeOver`]: a SIP status, 200 if it is done.
+    /// What became of [`Order::Move`], [`Order::TakeOver`]: a SIP status, 200 if it is done. The endpoint is
+    /// that of the call he has or had on this server.
     Done {
         room: RoomName,
+        svr_id: SvrId,
         endpoint: String,
         status: u16,
     },

@@ -12,6 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use cfw::SvrId;
 use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 use sip::{CallKey, ClientKey};
 
@@ -40,6 +41,8 @@ pub(super) struct Errands {
 
 struct Errand {
     room: RoomName,
+    /// The call that he is to leave, and its server.
+    svr_id: SvrId,
     endpoint: String,
     way: Way,
     /// It has taken too long, and the cluster has been told so. Who was sent may get there yet.
@@ -98,6 +101,7 @@ impl Focus {
                 };
                 let errand = Errand {
                     room,
+                    svr_id: self.config.server.id,
                     endpoint,
                     way,
                     given_up: false,
@@ -106,6 +110,7 @@ impl Focus {
             }
             Err(status) => self.reports.push(Report::Done {
                 room,
+                svr_id: self.config.server.id,
                 endpoint,
                 status,
             }),
@@ -214,21 +219,23 @@ impl Focus {
             ..
         } = reach;
         let text = [contact, call_id, local_tag, remote_tag];
-        let is_line = |text: &&String| !text.contains(char::is_control);
-        let many = self.errands.until.len() >= ERRANDS_MAX;
-        // He has yet to say that he may come in, and nobody would ask him for it here.
-        if user.status == UserStatus::Pending {
+        let is_line = |text: &str| !text.contains(char::is_control);
+        let refused = if user.status == UserStatus::Pending {
+            // He has yet to say that he may come in, and nobody would ask him for it here.
+            Some(403)
+        } else if self.errands.until.len() >= ERRANDS_MAX {
+            Some(503)
+        } else if !text.iter().all(|text| is_line(text)) || !is_line(&user.entity) {
+            Some(400)
+        } else {
+            None
+        };
+        if let Some(status) = refused {
             return self.reports.push(Report::Done {
                 room,
+                svr_id: user.svr_id.unwrap_or(self.config.server.id),
                 endpoint: user.endpoint,
-                status: 403,
-            });
-        }
-        if many || !text.iter().all(is_line) || !user.entity.chars().all(|c| !c.is_control()) {
-            return self.reports.push(Report::Done {
-                room,
-                endpoint: user.endpoint,
-                status: if many { 503 } else { 400 },
+                status,
             });
         }
         let replaces = format!("{call_id};to-tag={remote_tag};from-tag={local_tag}");
@@ -249,14 +256,14 @@ impl Focus {
         &mut self,
         call: CallKey,
         room: RoomName,
-        endpoint: String,
+        user: &ConfUser,
         means: &Means<'_, I>,
     ) {
-        let way = Way::Fetched;
         let errand = Errand {
             room,
-            endpoint,
-            way,
+            svr_id: user.svr_id.unwrap_or(self.config.server.id),
+            endpoint: user.endpoint.clone(),
+            way: Way::Fetched,
             given_up: false,
         };
         self.errands.begin(means.now, call, errand);
@@ -265,9 +272,16 @@ impl Focus {
     /// Tells what has become of a user's move, if he is on one.
     pub(super) fn errand_done(&mut self, call: CallKey, status: u16) {
         let errand = self.errands.take(call).filter(|errand| !errand.given_up);
-        if let Some(Errand { room, endpoint, .. }) = errand {
+        if let Some(errand) = errand {
+            let Errand {
+                room,
+                svr_id,
+                endpoint,
+                ..
+            } = errand;
             self.reports.push(Report::Done {
                 room,
+                svr_id,
                 endpoint,
                 status,
             });
@@ -297,6 +311,7 @@ impl Focus {
                 errand.given_up = true;
                 self.reports.push(Report::Done {
                     room: errand.room.clone(),
+                    svr_id: errand.svr_id,
                     endpoint: errand.endpoint.clone(),
                     status: 408,
                 });

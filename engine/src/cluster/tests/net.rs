@@ -478,9 +478,10 @@ impl Net {
     }
 
     fn obey(&mut self, at: SvrId, shard: usize, order: Order) {
-        let done = |room: RoomName, endpoint, status| {
+        let done = |room: RoomName, svr_id, endpoint, status| {
             let report = Report::Done {
                 room,
+                svr_id,
                 endpoint,
                 status,
             };
@@ -512,26 +513,26 @@ impl Net {
                     return;
                 };
                 if !self.phone.refer {
-                    self.after(LATENCY, at, done(room, endpoint, 405));
+                    self.after(LATENCY, at, done(room, at, endpoint, 405));
                     return;
                 }
                 let (target, name) = (host(&target), room.as_str().to_owned());
                 self.leave(at, &name, &endpoint);
-                self.after(LATENCY, at, done(room, endpoint, 200));
+                self.after(LATENCY, at, done(room, at, endpoint, 200));
                 let (from, room, hopped) = (user.entity, name, true);
                 self.after(LATENCY, target, Event::Caller { from, room, hopped });
             }
             Order::TakeOver { room, user, reach } => {
                 let (name, old) = (room.as_str().to_owned(), user.svr_id.unwrap());
                 if !self.phone.replaces {
-                    self.after(LATENCY, at, done(room, user.endpoint, 481));
+                    self.after(LATENCY, at, done(room, old, user.endpoint, 481));
                     return;
                 }
                 let endpoint = format!("{}@{at}", reach.call_id);
                 self.join(at, &name, &user.entity, &endpoint);
                 self.leave(old, &name, &user.endpoint);
                 self.ends.insert(user.entity.clone(), Ok(at));
-                self.after(LATENCY * 2, at, done(room, user.endpoint, 200));
+                self.after(LATENCY * 2, at, done(room, old, user.endpoint, 200));
             }
             Order::OpenTrunk { room, peer, .. } => {
                 server.trunks.insert((room.as_str().to_owned(), peer));

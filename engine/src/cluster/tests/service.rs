@@ -480,6 +480,61 @@ fn who_is_there_still_is_not_called_back() {
     }
 }
 
+#[test]
+fn who_finds_no_room_when_his_server_dies_is_called_once_there_is_some() {
+    let reserved = Config {
+        reserved: vec![(id("R"), "sip:cfw@R:5060".to_owned())],
+        ..config("M", &[])
+    };
+    let one = &mut One::new(reserved);
+    one.meet("B", 100);
+    one.request("B", 2, vec![Element::ConfInfo(told("B", 3))]);
+    one.hear(Input::Load(LocalLoad {
+        capped: true,
+        ..load(600)
+    }));
+    let (channel, why) = (One::channel("B"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    one.wait(5_000);
+    let claims = |what| {
+        let decisions = one.cluster.decisions();
+        decisions.filter(|it| it.what == what).count()
+    };
+    assert_eq!((claims(What::Claim) > 0, claims(What::Recall)), (true, 3));
+    assert!(!one.said.iter().any(is_take_over));
+    one.hear(Input::Load(load(100)));
+    one.wait(300);
+    assert_eq!(one.said.iter().filter(|it| is_take_over(it)).count(), 3);
+}
+
+#[test]
+fn users_of_two_servers_may_have_one_name() {
+    let one = &mut One::new(config("M", &[]));
+    for name in ["B", "C"] {
+        one.meet(name, 100);
+        one.request(name, 2, vec![Element::ConfInfo(told(name, 1))]);
+    }
+    for name in ["B", "C"] {
+        let (channel, why) = (One::channel(name), Lost::Reset);
+        one.hear(Input::ChannelDown { channel, why });
+    }
+    one.wait(1_500);
+    assert_eq!(one.said.iter().filter(|it| is_take_over(it)).count(), 2);
+    let users = |one: &One| one.cluster.conference("r").unwrap().users;
+    assert_eq!(users(one).len(), 2);
+    for (svr_id, left) in [("C", vec![id("B")]), ("B", vec![])] {
+        let report = Report::Done {
+            room: room("r"),
+            svr_id: id(svr_id),
+            endpoint: "0".to_owned(),
+            status: 200,
+        };
+        one.hear(Input::Report { shard: 0, report });
+        let servers: Vec<_> = users(one).iter().filter_map(|user| user.svr_id).collect();
+        assert_eq!(servers, left);
+    }
+}
+
 fn is_take_over(output: &Output) -> bool {
     let Output::Order { order, .. } = output else {
         return false;
