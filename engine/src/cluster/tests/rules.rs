@@ -431,3 +431,24 @@ fn who_has_yet_to_key_in_a_number_is_neither_moved_nor_taken_over() {
         assert_eq!(refused, expected);
     }
 }
+
+/// Who was connected there by a leg of ours would hear nothing of it else.
+#[test]
+fn all_shards_are_told_of_a_server_that_is_dead() {
+    let one = &mut One::new(Config {
+        shards: 2,
+        ..config("M", &[])
+    });
+    one.meet("B", 100);
+    let (channel, why) = (One::channel("B"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    one.wait(10_000);
+    let told = one.said.iter().filter_map(|output| match output {
+        Output::Order {
+            shard,
+            order: Order::ServerLost(server),
+        } => Some((*shard, *server)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(0, id("B")), (1, id("B"))]);
+}
