@@ -9,12 +9,12 @@
 //!     <══════════════════════ sound ════════════════════════════>
 //! ```
 //! The sound takes no part in it: each side learns the other's address from the descriptions, which go
-//! through unchanged. What either side does later (other terms, keys, BYE) is done to the other.
+//! through unchanged. What either side does later (other terms, keys, texts, BYE) is done to the other.
 
 use std::collections::HashMap;
 
 use cfw::SvrId;
-use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Rejection};
+use sip::{Body, CallKey, Event, Flow, Invitation, Invite, Method, Rejection, Request};
 
 use super::access::Entry;
 use super::lookups::{Host, Then};
@@ -52,10 +52,6 @@ impl Relays {
 
     pub(super) fn calls(&self) -> impl Iterator<Item = &CallKey> {
         self.other.keys()
-    }
-
-    pub(super) fn has(&self, call: CallKey) -> bool {
-        self.other.contains_key(&call)
     }
 
     fn tie(&mut self, caller: CallKey, callee: CallKey, server: SvrId, user: &str) {
@@ -215,6 +211,39 @@ impl Focus {
             other => return Some(other),
         }
         None
+    }
+
+    /// Does with a request within a relayed call what is to be done; false if it is for the room.
+    pub(super) fn pass_request_on<I: MediaIo>(
+        &mut self,
+        request: &Request,
+        means: &mut Means<'_, I>,
+    ) -> bool {
+        let leg = request.call.and_then(|call| self.relays.other.get(&call));
+        let Some(leg) = leg else { return false };
+        let (now, other) = (means.now, leg.other);
+        match request.method {
+            Method::Message => {
+                means.sip.respond_request(now, request.key, 202, &[]);
+                if means.sip.takes_messages(other) {
+                    let author = request.header("Reply-To");
+                    let author = author.map(|value| ("Reply-To", value.to_owned()));
+                    let body = request.body.as_ref();
+                    means
+                        .sip
+                        .request_in_call(now, other, "MESSAGE", author.as_slice(), body);
+                }
+                true
+            }
+            // Who is asked to call elsewhere is the one on the other leg; we would call for ourselves.
+            Method::Refer => {
+                let rejection = Rejection::new(603);
+                means.sip.refuse_request(now, request.key, &rejection);
+                true
+            }
+            // Who is in the conference is known here as well.
+            Method::Subscribe => false,
+        }
     }
 
     /// The far end of a leg has taken an INVITE of ours: whoever sent it to us hears so.

@@ -23,11 +23,8 @@ const MESSAGE_LEN_MAX: usize = 8 * 1_024;
 
 impl Focus {
     pub(super) fn on_request<I: MediaIo>(&mut self, request: Request, means: &mut Means<'_, I>) {
-        // It would come from the other server, or be for it: both are asked for what is theirs.
-        if request.method == Method::Refer && request.call.is_some_and(|call| self.relays.has(call))
-        {
-            let rejection = Rejection::new(603);
-            return means.sip.refuse_request(means.now, request.key, &rejection);
+        if self.pass_request_on(&request, means) {
+            return;
         }
         let room = match request.call.and_then(|call| self.calls.get(&call)) {
             Some(call) => Ok(call.room.clone()),

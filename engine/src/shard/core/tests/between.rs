@@ -196,8 +196,13 @@ fn who_comes_through_a_proxy_is_no_server() {
 /// Has the server connect a caller to an address.
 #[track_caller]
 fn relay(a: &mut Server, phone: &Phone, to: SocketAddr) -> ShardIndex {
+    relay_with(a, phone, to, WITH_SDP)
+}
+
+#[track_caller]
+fn relay_with(a: &mut Server, phone: &Phone, to: SocketAddr, lines: &str) -> ShardIndex {
     a.load.update(TOO_MUCH, 0.0);
-    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    phone.request("INVITE", "staff", None, lines, SDP);
     let (shard, call, _) = a.asked();
     let verdict = Verdict::Relay {
         target: format!("sip:staff@{to};crt-hop=1"),
@@ -333,6 +338,42 @@ fn the_other_server_changes_a_relayed_call_and_does_not_move_it() {
     from_far(&far, &invite, "REFER", 2, lines, "");
     a.expect(&far, "SIP/2.0 603", SOON);
     assert_eq!(a.calls(), 1);
+}
+
+#[test]
+fn texts_go_through_a_relayed_call() {
+    let mut a = Server::in_cluster(39, "A", &[]);
+    let mut b = Server::in_cluster(40, "B", &[]);
+    let lines = format!("Allow: INVITE, ACK, BYE, MESSAGE\r\n{WITH_SDP}");
+    let (phone, there, here) = (Phone::new(&a), Phone::new(&b), Phone::new(&a));
+    let mut up = |a: &mut Server, phone: &Phone| {
+        let answer = expect_of_two(a, &mut b, phone, "SIP/2.0 200");
+        let to = header(&answer, "To").to_owned();
+        phone.request("ACK", "staff", Some(&to), "", "");
+        to
+    };
+    here.request("INVITE", "staff", None, &lines, SDP);
+    up(&mut a, &here);
+    there.request("INVITE", "staff", None, &lines, SDP);
+    let to_b = up(&mut a, &there);
+    relay_with(&mut a, &phone, there.to, &lines);
+    let to_a = up(&mut a, &phone);
+    pass_for_two(&mut a, &mut b);
+
+    let text = "Content-Type: text/plain\r\n";
+    for (from, dialog, reader) in [(&phone, &to_a, &there), (&there, &to_b, &phone)] {
+        from.request("MESSAGE", "staff", Some(dialog), text, "hello");
+        let message = expect_of_two(&mut a, &mut b, reader, "MESSAGE");
+        assert!(message.ends_with("hello"), "{message}");
+        let author = format!("<{}>", from.uri());
+        assert_eq!(header(&message, "Reply-To"), author);
+        reader.answer(&message, 200);
+        pass_for_two(&mut a, &mut b);
+    }
+    // What is said to the room there is not said to the one here.
+    while let Some(message) = here.hear() {
+        assert!(!message.starts_with("MESSAGE"), "{message}");
+    }
 }
 
 #[test]
