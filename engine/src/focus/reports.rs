@@ -19,6 +19,8 @@ use crate::shard::ShardIndex;
 pub(super) struct Reports {
     /// This shard, in names that are unique on the server. None: there is nobody to tell.
     shard: Option<ShardIndex>,
+    /// At random, so that no call is taken for one of an earlier process of this server.
+    life: u16,
     waiting: Vec<Report>,
     /// As they were told last.
     told: HashMap<CallKey, Told>,
@@ -45,10 +47,10 @@ impl Reports {
         self.by_endpoint.get(endpoint).copied()
     }
 
-    /// The name of a call on this server.
+    /// The name of a call on this server, in all its lives.
     pub(super) fn endpoint(&self, key: CallKey) -> String {
         let shard = self.shard.map_or(0, |shard| shard.0);
-        format!("{shard}.{key}")
+        format!("{shard}.{key}.{:x}", self.life)
     }
 
     fn tell(&mut self, key: CallKey, room: RoomName, user: ConfUser) {
@@ -82,6 +84,7 @@ impl Focus {
     /// on the server.
     pub fn join_cluster(&mut self, shard: ShardIndex) {
         self.reports.shard = Some(shard);
+        self.reports.life = self.random.next_u64() as u16;
     }
 
     /// What the cluster is to be told since the last time.
