@@ -120,7 +120,10 @@ impl Cluster {
             self.flush(now);
         }
         for room in ended.iter().chain(&forgotten) {
-            self.rosters.conferences.remove(room);
+            let conference = self.rosters.conferences.remove(room);
+            if conference.is_some_and(|it| it.told_closed.is_some()) {
+                self.tell_closed(room, None);
+            }
         }
     }
 }

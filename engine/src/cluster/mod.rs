@@ -299,6 +299,7 @@ impl Cluster {
         }
         for room in std::mem::take(&mut self.touched) {
             self.settle_trunks(now, &room);
+            self.settle_closed(&room);
         }
         if std::mem::take(&mut self.systems_changed) && !self.systems_due {
             self.systems_due = true;

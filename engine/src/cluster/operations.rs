@@ -168,7 +168,6 @@ impl Cluster {
         let Some(conference) = self.rosters.get_mut(&op.conf_obj_id) else {
             return;
         };
-        let before = conference.object.clone();
         let object = &mut conference.object;
         object.locked = op.locked.unwrap_or(object.locked);
         object.max_users = match op.max_users {
@@ -179,7 +178,6 @@ impl Cluster {
         if op.op == Op::Modify {
             object.ver += 1;
         }
-        self.on_object_changed(&op.conf_obj_id, &before);
         self.changed(now, &op.conf_obj_id, None);
     }
 

@@ -20,7 +20,7 @@ use super::Cluster;
 use super::decisions::What;
 use super::interface::Output;
 use super::timers::Timer;
-use crate::focus::liaison::{Arrival, Order, Verdict};
+use crate::focus::liaison::{Arrival, Closed, Order, Verdict};
 
 /// Callers who wait for a server to be added, and how long each does.
 pub(super) const HOLDS_MAX: usize = 256;
@@ -122,14 +122,12 @@ impl Cluster {
     /// The conference is locked, or has as many users as it may.
     fn refused_by_conference(&mut self, now: Instant, asked: &Arrival) -> Option<Verdict> {
         let conference = self.rosters.get(asked.room.as_str())?;
-        let object = &conference.object;
-        let count = conference.count_present() as u64;
-        let (status, reason) = if object.locked {
-            (403, "the conference is locked")
-        } else if object.max_users.is_some_and(|max| count >= u64::from(max)) {
-            (486, "the conference has as many users as it may")
-        } else {
-            return None;
+        let (status, reason) = match conference.closed()? {
+            // Anybody may say that he is one of those who are in.
+            Closed::Locked => (403, "the conference is locked"),
+            // He is in it, and leaves the call that he has on another server.
+            Closed::Full if asked.hopped && conference.has_entity(&asked.from) => return None,
+            Closed::Full => (486, "the conference has as many users as it may"),
         };
         self.decide_caller(
             now,

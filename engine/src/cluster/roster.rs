@@ -11,6 +11,7 @@ use cfw::SvrId;
 use cfw::dist_conf::message::{ConfState, ConfUser, UserStatus, Users};
 
 use super::trunks::Trunk;
+use crate::focus::liaison::Closed;
 
 /// Generation of users whom a server had in a life that is over: its new life's snapshots do not have them,
 /// and that is no sign that they have left.
@@ -38,6 +39,8 @@ pub(super) struct Conference {
     pub(super) trunks: BTreeMap<SvrId, Trunk>,
     /// Since when nobody is in it.
     pub(super) empty: Option<Instant>,
+    /// Why it takes nobody new, as the shards have been told.
+    pub(super) told_closed: Option<Closed>,
 }
 
 /// A conference's own state.
@@ -128,6 +131,7 @@ impl Conference {
             watched: BTreeSet::new(),
             trunks: BTreeMap::new(),
             empty: Some(now),
+            told_closed: None,
         }
     }
 
@@ -154,6 +158,25 @@ impl Conference {
             .into_iter()
             .find(|(_, count)| *count == most)
             .map(|(shard, _)| shard)
+    }
+
+    /// Why it takes nobody new.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        let is_full = |max| self.count_present() as u64 >= u64::from(max);
+        match self.object.locked {
+            true => Some(Closed::Locked),
+            false => self
+                .object
+                .max_users
+                .is_some_and(is_full)
+                .then_some(Closed::Full),
+        }
+    }
+
+    /// Somebody of this name can hear and be heard.
+    pub(super) fn has_entity(&self, entity: &str) -> bool {
+        let mut users = self.users.values();
+        users.any(|user| user.is_present() && user.user.entity == entity)
     }
 
     pub(super) fn count_present(&self) -> usize {

@@ -13,7 +13,7 @@ use super::roster::{Conference, Object, PAST_LIFE, User};
 use super::snapshot::bounded;
 use super::timers::Timer;
 use crate::focus::RoomName;
-use crate::focus::liaison::{Order, Wish};
+use crate::focus::liaison::{Closed, Order, Wish};
 
 /// Changes within this time are told together.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
@@ -125,11 +125,6 @@ impl Cluster {
                 let order = Order::Remote { room, user };
                 self.outputs.push_back(Output::Order { shard, order });
             }
-        }
-        if conference.object.locked {
-            let (room, locked) = (name, true);
-            let order = Order::Lock { room, locked };
-            self.outputs.push_back(Output::Order { shard, order });
         }
     }
 
@@ -338,10 +333,11 @@ impl Cluster {
             if self.rosters.has_space() && (!object.is_deleted || has_users) {
                 let conference = Conference::new(object, now);
                 self.rosters.conferences.insert(room.to_owned(), conference);
+                self.touched.insert(room.to_owned());
             }
             return;
         };
-        let before = known.object.clone();
+        let owner = known.object.owner;
         if !known.object.merge(object) {
             if is_told && known.object != told {
                 // The peer has missed something, and perhaps so have others.
@@ -351,7 +347,7 @@ impl Cluster {
         }
         let has_local = known.users.keys().any(|(id, _)| *id == own);
         // Whoever gave the conference away may not have reached all: from now on that is on us.
-        let is_heir = known.object.owner == own && before.owner != own;
+        let is_heir = known.object.owner == own && owner != own;
         let is_revived = known.object.is_deleted && has_local;
         if is_revived {
             // Its end and our user's coming have crossed.
@@ -362,21 +358,25 @@ impl Cluster {
         if is_revived || is_heir {
             self.changed(now, room, None);
         }
-        self.on_object_changed(room, &before);
         self.touched.insert(room.to_owned());
     }
 
-    /// Tells the shards what of a conference's state concerns them.
-    pub(super) fn on_object_changed(&mut self, room: &str, before: &Object) {
-        let (Some(name), Some(conference)) = (RoomName::from_user(room), self.rosters.get(room))
-        else {
-            return;
-        };
-        let locked = conference.object.locked;
-        if locked != before.locked {
-            for shard in conference.shards() {
+    /// Tells whether a conference takes anybody new if that has changed.
+    pub(super) fn settle_closed(&mut self, room: &str) {
+        if let Some(conference) = self.rosters.get_mut(room) {
+            let closed = conference.closed();
+            if std::mem::replace(&mut conference.told_closed, closed) != closed {
+                self.tell_closed(room, closed);
+            }
+        }
+    }
+
+    /// To all shards: callers come to those too that have no part of the conference.
+    pub(super) fn tell_closed(&mut self, room: &str, why: Option<Closed>) {
+        if let Some(name) = RoomName::from_user(room) {
+            for shard in 0..self.config.shards {
                 let room = name.clone();
-                let order = Order::Lock { room, locked };
+                let order = Order::Closed { room, why };
                 self.outputs.push_back(Output::Order { shard, order });
             }
         }

@@ -97,7 +97,7 @@ impl Focus {
         }
         let asked = Asked {
             room: dial.room.as_str(),
-            participants: self.participants(&dial.room, None, None, means),
+            participants: self.participants(&dial.room, None, false, means),
             random: self.random.next_u64(),
         };
         match self.admission.ask(&self.config, asked) {

@@ -1,12 +1,12 @@
 //! Those who are in a conference on another server, or on another shard of this one: in its roster, counted
 //! where it has room for so many, and within reach of whoever may throw people out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use cfw::SvrId;
 use cfw::dist_conf::message::{ConfUser, UserStatus};
 
-use super::liaison::{Report, Wish};
+use super::liaison::{Closed, Report, Wish};
 use super::requests::is_same_user;
 use super::{Focus, Means, RoomName};
 use crate::io::MediaIo;
@@ -14,14 +14,14 @@ use crate::io::MediaIo;
 /// Users known of in all rooms together; nobody has a service that large.
 const USERS_MAX: usize = 1_000_000;
 
-/// Rooms that are locked at once.
-const LOCKS_MAX: usize = 65_536;
+/// Rooms that take nobody new at once.
+const CLOSED_MAX: usize = 65_536;
 
 #[derive(Default)]
 pub(super) struct Elsewhere {
     rooms: HashMap<RoomName, Absent>,
     count: usize,
-    locked: HashSet<RoomName>,
+    closed: HashMap<RoomName, Closed>,
 }
 
 /// Those of one room: never none.
@@ -44,8 +44,17 @@ impl Elsewhere {
         self.rooms.get(room).map_or(0, |absent| absent.participants)
     }
 
+    pub(super) fn closed(&self, room: &RoomName) -> Option<Closed> {
+        self.closed.get(room).copied()
+    }
+
     pub(super) fn is_locked(&self, room: &RoomName) -> bool {
-        self.locked.contains(room)
+        self.closed(room) == Some(Closed::Locked)
+    }
+
+    /// Whether a user counts as a participant by a call elsewhere.
+    pub(super) fn has_user(&self, room: &RoomName, entity: &str) -> bool {
+        self.of(room, entity).iter().any(is_there)
     }
 
     /// What a user has elsewhere.
@@ -142,14 +151,21 @@ impl Focus {
         }
     }
 
-    pub(super) fn lock(&mut self, now: std::time::Instant, room: &RoomName, locked: bool) {
-        let changed = match locked {
-            true if self.elsewhere.locked.len() >= LOCKS_MAX => false,
-            true => self.elsewhere.locked.insert(room.clone()),
-            false => self.elsewhere.locked.remove(room),
-        };
-        if changed {
-            self.rosters.set_locked(now, room, locked);
+    pub(super) fn close(&mut self, now: std::time::Instant, room: &RoomName, why: Option<Closed>) {
+        let was_locked = self.elsewhere.is_locked(room);
+        let closed = &mut self.elsewhere.closed;
+        match why {
+            Some(why) if closed.len() < CLOSED_MAX || closed.contains_key(room) => {
+                closed.insert(room.clone(), why);
+            }
+            Some(_) => {}
+            None => {
+                closed.remove(room);
+            }
+        }
+        let is_locked = self.elsewhere.is_locked(room);
+        if is_locked != was_locked {
+            self.rosters.set_locked(now, room, is_locked);
         }
     }
 

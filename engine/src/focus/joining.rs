@@ -79,13 +79,15 @@ impl Focus {
         means: &mut Means<'_, I>,
     ) -> Result<Option<SessionDescription>, Rejection> {
         let Destination { room, replaces } = self.destination(&invite, means)?;
+        let leaves = replaces.is_some() || self.is_moved(&invite, &room);
         let asked = Asked {
             room: room.as_str(),
-            participants: self.participants(&room, invite.room_user.as_deref(), replaces, means),
+            participants: self.participants(&room, invite.room_user.as_deref(), leaves, means),
             random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
-        if replaces.is_none() {
+        // Whom the cluster has placed may enter.
+        if replaces.is_none() && entry.is_none() {
             self.may_enter(&room)?;
         }
         let signalling = invite.flow.peer.ip();
@@ -155,13 +157,13 @@ impl Focus {
         Ok(offer)
     }
 
-    /// How many are in the room of a call, here and elsewhere, or on their way: without the one that it
-    /// takes the place of. The factory's rooms are there as soon as they are asked for.
+    /// How many are in the room of a call, here and elsewhere, or on their way: without the one that its
+    /// caller `leaves` for it. The factory's rooms are there as soon as they are asked for.
     pub(super) fn participants<I: MediaIo>(
         &self,
         room: &RoomName,
         user: Option<&str>,
-        replaces: Option<CallKey>,
+        leaves: bool,
         means: &Means<'_, I>,
     ) -> Option<usize> {
         let taken = means.stage.taken(room.as_str());
@@ -171,7 +173,7 @@ impl Focus {
             None if elsewhere == 0 && !is_made => return None,
             taken => taken.unwrap_or(0) + elsewhere,
         };
-        Some(there - usize::from(replaces.is_some()).min(there))
+        Some(there - usize::from(leaves).min(there))
     }
 
     /// The room that an INVITE is for: of its Request-URI, or that of the call it joins or replaces.

@@ -108,11 +108,21 @@ pub enum Order {
     },
     /// That server is dead: who was connected to it by a leg of ours hears that it is over.
     ServerLost(SvrId),
-    /// The room takes nobody new, or does again.
-    Lock {
+    /// The room takes nobody new, and why; None: it does again.
+    Closed {
         room: RoomName,
-        locked: bool,
+        why: Option<Closed>,
     },
+}
+
+/// Why a room takes nobody new, on any server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Somebody has locked it.
+    Locked,
+    /// It has as many users as it may, on all servers together. Who came at the same time elsewhere may be in
+    /// beside them.
+    Full,
 }
 
 /// Where a caller goes.

@@ -310,7 +310,7 @@ impl Focus {
                 .and_then(|room| {
                     let asked = Asked {
                         room: room.as_str(),
-                        participants: self.participants(&room, Some(user), None, means),
+                        participants: self.participants(&room, Some(user), false, means),
                         random: self.random.next_u64(),
                     };
                     let place = self.admission.ask(&self.config, asked);

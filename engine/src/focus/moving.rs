@@ -22,7 +22,6 @@ use super::liaison::Report;
 use super::{Focus, Means, RoomName};
 use crate::config::Access;
 use crate::io::MediaIo;
-use crate::load::Asked;
 
 /// How long a phone may take: it has to place a call, or to answer one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -133,7 +132,7 @@ impl Focus {
         if self.errands.until.len() >= ERRANDS_MAX {
             return Err(503);
         }
-        if call.muted || !self.takes_strangers(room, means) {
+        if call.muted || !self.takes_strangers(room) {
             return Err(403);
         }
         let by = [("Referred-By", format!("<{}>", self.uri_of(room)))];
@@ -142,18 +141,11 @@ impl Focus {
     }
 
     /// Whether anybody may come into a room as he pleases. Who is sent elsewhere comes there as a stranger:
-    /// he would be asked for the room's number, or find it full or locked, and nobody would know that he
-    /// is muted. Who is fetched comes as whom he was.
-    fn takes_strangers<I: MediaIo>(&mut self, room: &RoomName, means: &Means<'_, I>) -> bool {
-        let asked = Asked {
-            room: room.as_str(),
-            participants: self.participants(room, None, None, means),
-            random: self.random.next_u64(),
-        };
+    /// he would be asked for the room's number, or find it locked, and nobody would know that he is muted.
+    /// Who is fetched comes as whom he was.
+    fn takes_strangers(&self, room: &RoomName) -> bool {
         let access = self.config.rooms.access_to(room.as_str());
-        self.may_enter(room).is_ok()
-            && self.admission.ask(&self.config, asked).is_ok()
-            && !matches!(access, Access::Pin(_))
+        !self.elsewhere.is_locked(room) && !matches!(access, Access::Pin(_))
     }
 
     /// A request of ours in a call is answered; says whether it was a REFER.

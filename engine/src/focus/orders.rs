@@ -17,7 +17,7 @@ impl Focus {
                 endpoint,
             } => self.on_remote_gone(&room, svr_id, endpoint, means),
             Order::ServerLost(server) => self.end_relays_to(server, means),
-            Order::Lock { room, locked } => self.lock(means.now, &room, locked),
+            Order::Closed { room, why } => self.close(means.now, &room, why),
             Order::Wish { endpoint, what, .. } => self.grant(&endpoint, &what, means),
             Order::Move {
                 room,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sip::{CallKey, Invite, Rejection};
 
 use super::access::{Asking, Entry};
-use super::liaison::{Arrival, Report, Verdict};
+use super::liaison::{Arrival, Closed, Report, Verdict};
 use super::marks::Marks;
 use super::{Focus, Means, RoomName, rejection};
 use crate::io::MediaIo;
@@ -60,7 +60,11 @@ impl Focus {
     /// stays here.
     pub(super) fn is_to_be_placed(&self, invite: &Invite) -> bool {
         let is_bound = invite.replaces.is_some() || invite.join.is_some();
-        self.reports.is_on() && !is_bound && self.admission.asks_cluster()
+        // Who was sent to a closed room may be in it, by a call that another server has told him to leave.
+        let room = || RoomName::from_user(invite.room_user.as_deref()?);
+        let is_closed = || room().is_some_and(|room| self.elsewhere.closed(&room).is_some());
+        let may_be_in = || Marks::of(&invite.request_uri).hopped && is_closed();
+        self.reports.is_on() && !is_bound && (self.admission.asks_cluster() || may_be_in())
     }
 
     /// Has a caller wait for the cluster's word.
@@ -80,11 +84,14 @@ impl Focus {
         };
         let asked = Asked {
             room: room.as_str(),
-            participants: self.participants(&room, user, None, means),
+            participants: self.participants(&room, user, self.is_moved(&invite, &room), means),
             random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
-        self.may_enter(&room)?;
+        let hopped = Marks::of(&invite.request_uri).hopped;
+        if !hopped {
+            self.may_enter(&room)?;
+        }
         if self.placing.waiting.len() >= WAITING_MAX {
             return Err(rejection(self.admission.not_now(asked.random)));
         }
@@ -92,7 +99,7 @@ impl Focus {
         let call = invite.call;
         let asked = Arrival {
             participants: means.stage.taken(room.as_str()).unwrap_or(0),
-            hopped: Marks::of(&invite.request_uri).hopped,
+            hopped,
             from: invite.from_uri.clone(),
             room,
         };
@@ -224,13 +231,20 @@ impl Focus {
                 || known.any(|uri| address_in(uri) == Some(address)))
     }
 
+    /// Another server has sent the caller here, and he is in the room by the call that he has there.
+    pub(super) fn is_moved(&self, invite: &Invite, room: &RoomName) -> bool {
+        Marks::of(&invite.request_uri).hopped && self.elsewhere.has_user(room, &invite.from_uri)
+    }
+
     /// # Errors
-    /// The room is locked.
+    /// The room takes nobody new.
     pub(super) fn may_enter(&self, room: &RoomName) -> Result<(), Rejection> {
-        match self.elsewhere.is_locked(room) {
-            true => Err(Rejection::new(403).warning(399, "The conference is locked")),
-            false => Ok(()),
-        }
+        let (status, text) = match self.elsewhere.closed(room) {
+            Some(Closed::Locked) => (403, "The conference is locked"),
+            Some(Closed::Full) => (486, "The conference has as many users as it may"),
+            None => return Ok(()),
+        };
+        Err(Rejection::new(status).warning(399, text))
     }
 }
 

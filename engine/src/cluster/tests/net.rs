@@ -10,7 +10,7 @@ use sip::CallKey;
 
 use super::super::*;
 use crate::focus::RoomName;
-use crate::focus::liaison::{Arrival, Order, Verdict};
+use crate::focus::liaison::{Arrival, Closed, Order, Verdict};
 
 pub(super) const LATENCY: Duration = Duration::from_millis(2);
 pub(super) const UNITS: u32 = 10;
@@ -96,6 +96,8 @@ pub(super) struct Server {
     /// What each shard was told of users who are not on it.
     pub(super) remote: BTreeSet<(usize, String, SvrId, String)>,
     pub(super) trunks: BTreeSet<(String, SvrId)>,
+    /// Rooms that take nobody new, as each shard was told.
+    pub(super) closed: BTreeMap<(usize, String), Closed>,
     pub(super) hooks: Vec<(Hook, SvrId)>,
     pub(super) answers: Vec<(u64, u16)>,
     pub(super) bytes: usize,
@@ -175,6 +177,7 @@ impl Net {
             users: BTreeMap::new(),
             remote: BTreeSet::new(),
             trunks: BTreeSet::new(),
+            closed: BTreeMap::new(),
             hooks: Vec::new(),
             answers: Vec::new(),
             bytes: 0,
@@ -286,7 +289,14 @@ impl Net {
     /// As a focus does: whoever comes while the server is below its maximum is taken.
     fn arrive(&mut self, at: SvrId, from: String, name: String, hopped: bool) {
         let server = self.servers.get_mut(&at).unwrap();
-        let is_open = server.cluster.state() == SvrState::Active
+        let closed = server.closed.get(&(from.len() % 2, name.clone()));
+        if let Some(why) = closed.filter(|_| !hopped) {
+            let status = if *why == Closed::Locked { 403 } else { 486 };
+            self.ends.insert(from, Err(status));
+            return;
+        }
+        let is_open = closed.is_none()
+            && server.cluster.state() == SvrState::Active
             && !server.is_full
             && (server.users.len() as u32) * UNITS < MAX;
         if is_open {
@@ -342,6 +352,12 @@ impl Net {
 
     pub(super) fn call(&mut self, to: &str, name: &str, from: &str) {
         let (from, room, hopped) = (from.to_owned(), name.to_owned(), false);
+        self.after(LATENCY, id(to), Event::Caller { from, room, hopped });
+    }
+
+    /// The same, by one who was sent there.
+    pub(super) fn call_as_sent(&mut self, to: &str, name: &str, from: &str) {
+        let (from, room, hopped) = (from.to_owned(), name.to_owned(), true);
         self.after(LATENCY, id(to), Event::Caller { from, room, hopped });
     }
 
@@ -552,7 +568,14 @@ impl Net {
                 endpoint,
                 what: Wish::End(_),
             } => self.leave(at, room.as_str(), &endpoint),
-            Order::Wish { .. } | Order::Lock { .. } | Order::ServerLost(_) => {}
+            Order::Wish { .. } | Order::ServerLost(_) => {}
+            Order::Closed { room, why } => {
+                let key = (shard, room.as_str().to_owned());
+                match why {
+                    Some(why) => server.closed.insert(key, why),
+                    None => server.closed.remove(&key),
+                };
+            }
         }
     }
 

@@ -142,6 +142,12 @@ impl One {
         self.hear(Input::Report { shard, report });
     }
 
+    pub(super) fn leave(&mut self, name: &str, endpoint: &str) {
+        let (room, endpoint) = (room(name), endpoint.to_owned());
+        let report = Report::UserGone { room, endpoint };
+        self.hear(Input::Report { shard: 0, report });
+    }
+
     /// Requests sent to this server since this was asked last.
     pub(super) fn take_requests(&mut self, name: &str) -> Vec<Request> {
         let said = std::mem::take(&mut self.said);

@@ -8,7 +8,7 @@ use cfw::dist_conf::message::{
 use super::super::*;
 use super::net::{MAX, Phone, config, id, load, room, user};
 use super::one::{One, report};
-use crate::focus::liaison::{Order, Verdict};
+use crate::focus::liaison::{Closed, Order, Verdict};
 
 #[test]
 fn messages_of_others_and_of_earlier_lives_are_not_believed() {
@@ -233,7 +233,24 @@ fn operations_meet_the_conferences_version() {
         status: 486,
         retry_after_s: 0,
     };
-    assert_eq!(one.arrive("r", false), Some(refused));
+    assert_eq!(one.arrive("r", false), Some(refused.clone()));
+    assert_eq!(one.arrive("r", true), Some(refused));
+    // All shards know it, and whoever is in it may be moved.
+    let full = |shard: usize| {
+        let room = room("r");
+        let why = Some(Closed::Full);
+        let order = Order::Closed { room, why };
+        Output::Order { shard, order }
+    };
+    assert!(
+        [0, 1]
+            .map(full)
+            .iter()
+            .all(|order| one.said.contains(order))
+    );
+    one.leave("r", "sip:one@phone");
+    one.join("r", "sip:caller@phone");
+    assert_eq!(one.arrive("r", true), Some(Verdict::Accept));
 }
 
 #[test]

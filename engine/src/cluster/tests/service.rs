@@ -5,7 +5,7 @@ use cfw::dist_conf::message::{ConfInfo, ConfState, Element, Users};
 use super::super::*;
 use super::net::*;
 use super::one::One;
-use crate::focus::liaison::Order;
+use crate::focus::liaison::{Closed, Order};
 
 fn count_redirects(net: &Net, at: &str) -> usize {
     let decisions = net.at(at).cluster.decisions();
@@ -759,4 +759,47 @@ fn users_anywhere_are_ended_and_rooms_locked_from_anywhere() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_locked_room_is_locked_everywhere_until_it_ends() {
+    let net = &mut Net::mesh(&["A", "B", "C"]);
+    net.fill("A", "r", 2);
+    net.run(500);
+    let (room, locked) = (room("r"), true);
+    let wanted = Wanted::Lock { room, locked };
+    net.input(id("B"), Input::Operator { id: 1, wanted });
+    net.run(500);
+    // Also at one that came later.
+    net.start(config("D", &["A"]));
+    net.run(3_000);
+    for name in ["A", "B", "C", "D"] {
+        for shard in 0..2 {
+            let key = (shard, "r".to_owned());
+            assert_eq!(net.at(name).closed.get(&key), Some(&Closed::Locked));
+        }
+        let (caller, stranger) = (format!("sip:{name}@phone"), format!("sip:x-{name}@phone"));
+        net.call(name, "r", &caller);
+        net.call_as_sent(name, "r", &stranger);
+        net.run(100);
+        assert_eq!(net.ends[&caller], Err(403));
+        assert_eq!(net.ends[&stranger], Err(403));
+    }
+    // Who is in it may be moved.
+    let wanted = Wanted::Drain { deadline: None };
+    net.input(id("A"), Input::Operator { id: 2, wanted });
+    net.run(3_000);
+    assert_eq!(net.count("A"), 0);
+    let users = net.at("B").cluster.conference("r").unwrap().users;
+    assert_eq!(users.len(), 2);
+    for user in users {
+        net.leave(user.svr_id.unwrap(), "r", &user.endpoint);
+    }
+    net.run(100_000);
+    for name in ["A", "B", "C", "D"] {
+        assert!(net.at(name).closed.is_empty(), "{name}");
+    }
+    net.call("C", "r", "sip:late@phone");
+    net.run(100);
+    assert_eq!(net.ends["sip:late@phone"], Ok(id("C")));
 }

@@ -3,7 +3,7 @@
 use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 
 use super::*;
-use crate::focus::liaison::{Order, Report, Verdict, Wish};
+use crate::focus::liaison::{Closed, Order, Report, Verdict, Wish};
 
 /// More than any server of these tests may have.
 pub(super) const TOO_MUCH: u32 = 105_000;
@@ -314,11 +314,10 @@ fn users_are_sent_elsewhere_by_refer() {
     assert!(header(&bye, "Reason").contains("moved"), "{bye}");
 }
 
-/// A REFER makes a stranger of him, who finds the room full or locked, or has to key in its number again.
+/// A REFER makes a stranger of him, who finds the room locked, or has to key in its number again.
 #[test]
 fn who_would_be_turned_away_elsewhere_or_heard_again_is_not_sent_there() {
-    let open = ["rooms.policies=sales=pin:4711", "rooms.max_participants=2"];
-    let mut server = Server::in_cluster(25, "A", &open);
+    let mut server = Server::in_cluster(25, "A", &["rooms.policies=sales=pin:4711"]);
     let order = |shard, user: &ConfUser, name: &str| {
         let order = Order::Move {
             room: room(name),
@@ -353,23 +352,13 @@ fn who_would_be_turned_away_elsewhere_or_heard_again_is_not_sent_there() {
     let phone = Phone::new(&server);
     let to = phone.call(&mut server, "staff");
     let (shard, user) = server.reports_user(UserStatus::Connected);
-    let lock = |locked| Order::Lock {
+    let closed = |why| Order::Closed {
         room: room("staff"),
-        locked,
+        why,
     };
-    server.order_all(&lock(true));
+    server.order_all(&closed(Some(Closed::Locked)));
     check(&mut server, &phone, order(shard, &user, "staff"), 403);
-    server.order_all(&lock(false));
-    server.order_all(&Order::Remote {
-        room: room("staff"),
-        user: Box::new(somebody("B", "0.1.1", "sip:bob@example.test")),
-    });
-    check(&mut server, &phone, order(shard, &user, "staff"), 403);
-    server.order_all(&Order::RemoteGone {
-        room: room("staff"),
-        svr_id: "B".parse().unwrap(),
-        endpoint: "0.1.1".to_owned(),
-    });
+    server.order_all(&closed(None));
     key_in(&mut server, &phone, &to, "staff", "*6");
     server.reports_user(UserStatus::MutedViaFocus);
     check(&mut server, &phone, order(shard, &user, "staff"), 403);
@@ -553,17 +542,47 @@ fn a_room_has_one_roster_and_one_limit_on_all_servers() {
     watcher.answer(&notify, 200);
     assert!(notify.contains("state=\"deleted\""), "{notify}");
 
-    server.order(
-        shard,
-        Order::Lock {
-            room: room("staff"),
-            locked: true,
-        },
-    );
+    let closed = |why| Order::Closed {
+        room: room("staff"),
+        why: Some(why),
+    };
+    server.order(shard, closed(Closed::Locked));
     let notify = server.expect(&watcher, "NOTIFY", SOON);
     watcher.answer(&notify, 200);
     assert!(notify.contains("<locked>true</locked>"), "{notify}");
     let late = Phone::new(&server);
     late.request("INVITE", "staff", None, WITH_SDP, SDP);
     server.expect(&late, "SIP/2.0 403", SOON);
+    server.order_all(&closed(Closed::Full));
+    let later = Phone::new(&server);
+    later.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&later, "SIP/2.0 486", SOON);
+
+    // Who was sent here may be in it: the cluster knows.
+    let moved = Phone::new(&server);
+    let hop = ";crt-hop=1";
+    moved.request_of("INVITE", "staff", hop, None, WITH_SDP, SDP);
+    let (shard, call, _) = server.asked();
+    let verdict = Verdict::Accept;
+    server.order(shard, Order::Placed { call, verdict });
+    server.expect(&moved, "SIP/2.0 200", SOON);
+}
+
+#[test]
+fn who_is_moved_into_a_room_is_not_counted_twice() {
+    let sets = ["rooms.max_participants=1"];
+    let mut server = Server::in_cluster(12, "A", &sets);
+    let phone = Phone::new(&server);
+    server.order_all(&Order::Remote {
+        room: room("staff"),
+        user: Box::new(somebody("B", "0.1.1", &phone.uri())),
+    });
+    server.turn();
+    phone.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&phone, "SIP/2.0 486", SOON);
+    phone.request_of("INVITE", "staff", ";crt-hop=1", None, WITH_SDP, SDP);
+    server.expect(&phone, "SIP/2.0 200", SOON);
+    let (_, user) = server.reports_user(UserStatus::DialingIn);
+    // Shard, slot, generation, and what tells it from calls of earlier processes.
+    assert_eq!(user.endpoint.split('.').count(), 4);
 }
