@@ -20,8 +20,8 @@ use super::recall::Job;
 /// Status of a message of an earlier life, or one that came too late: received, and ignored.
 const STALE: u16 = 299;
 
-/// Loads are not told on a channel that owes so many answers: they would be old when they arrive.
-const LOADS_UNANSWERED_MAX: usize = 16;
+/// Loads are not told on a channel that owes answers to so many: they would be old when they arrive.
+const LOADS_UNANSWERED_MAX: usize = 4;
 
 /// What a request of ours was for.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub(super) enum Purpose {
     Tell,
     /// Part of the snapshot of this number: the next follows.
     Part(u64),
+    /// The load was told.
+    Load,
     /// A snapshot was asked for.
     Query,
     /// An operation was passed on for somebody.
@@ -288,7 +290,7 @@ impl Cluster {
     fn on_answered(&mut self, now: Instant, from: SvrId, purpose: Purpose, status: u16) {
         match purpose {
             // Whoever has missed something asks for it.
-            Purpose::Tell | Purpose::Query => {}
+            Purpose::Tell | Purpose::Load | Purpose::Query => {}
             Purpose::Part(number) => self.on_part_done(now, from, number),
             Purpose::Forward(asker) => self.answer(
                 asker,
@@ -406,8 +408,10 @@ impl Cluster {
         for id in self.spoken_with() {
             let link = self.peers.get(&id).and_then(|peer| peer.spoken);
             let link = link.and_then(|channel| self.links.get(&channel));
-            if link.is_some_and(|link| link.asked.len() < LOADS_UNANSWERED_MAX) {
-                self.send(now, id, vec![load.clone()], Purpose::Tell);
+            let is_load = |purpose: &&Purpose| **purpose == Purpose::Load;
+            let owed = link.map(|link| link.asked.values().filter(is_load).count());
+            if owed.is_some_and(|owed| owed < LOADS_UNANSWERED_MAX) {
+                self.send(now, id, vec![load.clone()], Purpose::Load);
             }
         }
     }

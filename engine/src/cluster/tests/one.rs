@@ -148,16 +148,35 @@ impl One {
         self.hear(Input::Report { shard: 0, report });
     }
 
-    /// Requests sent to this server since this was asked last.
+    /// Requests sent to this server since this was asked last: it answers them now.
     pub(super) fn take_requests(&mut self, name: &str) -> Vec<Request> {
-        let said = std::mem::take(&mut self.said);
-        let of_peer = |output| match output {
-            Output::Send {
-                channel, request, ..
-            } if channel == Self::channel(name) => Some(request),
-            _ => None,
-        };
-        said.into_iter().filter_map(of_peer).collect()
+        let mut requests = Vec::new();
+        for output in std::mem::take(&mut self.said) {
+            if let Output::Send {
+                channel,
+                id: number,
+                request,
+            } = output
+                && channel == Self::channel(name)
+            {
+                let response = Response {
+                    svr_id: Some(id(name)),
+                    seq: request.seq,
+                    status: 200,
+                    reason: None,
+                    results: Vec::new(),
+                    conf_info: None,
+                    load: None,
+                };
+                self.hear(Input::Response {
+                    channel,
+                    id: number,
+                    result: Ok(response),
+                });
+                requests.push(request);
+            }
+        }
+        requests
     }
 
     pub(super) fn answers(&self) -> Vec<(u64, u16)> {

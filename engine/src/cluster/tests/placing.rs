@@ -163,21 +163,21 @@ fn nobody_is_sent_to_who_drains_or_stands_by() {
     }
 }
 
+fn loads(one: &mut One) -> Vec<u32> {
+    let requests = one.take_requests("B").into_iter();
+    let elements = requests.flat_map(|request| request.elements);
+    let current = elements.filter_map(|element| match element {
+        Element::Load(load) => Some(load.current),
+        _ => None,
+    });
+    current.collect()
+}
+
 #[test]
 fn loads_are_told_each_second_and_when_they_change() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
     one.wait(1_000);
-    let loads = |one: &mut One| {
-        let requests = one.take_requests("B").into_iter();
-        let elements = requests.flat_map(|request| request.elements);
-        elements
-            .filter_map(|element| match element {
-                Element::Load(load) => Some(load.current),
-                _ => None,
-            })
-            .collect::<Vec<_>>()
-    };
     loads(one);
     one.wait(3_000);
     assert_eq!(loads(one), [100, 100, 100]);
@@ -197,6 +197,22 @@ fn loads_are_told_each_second_and_when_they_change() {
     loads(one);
     one.hear(Input::Load(load(500)));
     assert_eq!(loads(one), [500]);
+}
+
+#[test]
+fn no_old_loads_pile_up_where_nobody_answers() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    loads(one);
+    // That something else is not answered yet is no sign of age.
+    for number in 0..20 {
+        one.join("r", &format!("sip:{number}@phone"));
+        one.wait(21);
+    }
+    one.wait(8_000);
+    assert_eq!(loads(one).len(), 4);
+    one.wait(1_000);
+    assert_eq!(loads(one).len(), 1);
 }
 
 #[test]
