@@ -75,6 +75,14 @@ impl User {
         );
         is_in && self.orphaned.is_none()
     }
+
+    /// Both calls are of one phone, as far as it is known: a user may be there by several.
+    pub(super) fn is_same_phone_as(&self, other: &Self) -> bool {
+        let (one, other) = (&self.user, &other.user);
+        let contacts = one.reach.as_ref().zip(other.reach.as_ref());
+        one.entity == other.entity
+            && contacts.is_none_or(|(one, other)| one.contact == other.contact)
+    }
 }
 
 impl Object {

@@ -396,12 +396,12 @@ impl Cluster {
         };
         let key = (svr_id, endpoint.to_owned());
         // Somebody whose phone still rings may never answer.
-        let back = conference.users.get(&key).filter(|user| user.is_present());
-        let Some(entity) = back.map(|user| &user.user.entity) else {
+        let Some(back) = conference.users.get(&key).filter(|user| user.is_present()) else {
             return;
         };
-        let mut users = conference.users.iter();
-        let orphan = users.find(|(_, user)| user.orphaned.is_some() && user.user.entity == *entity);
+        let is_him =
+            |(_, user): &(_, &User)| user.orphaned.is_some() && user.is_same_phone_as(back);
+        let orphan = conference.users.iter().find(is_him);
         if let Some(((dead, orphan), _)) = orphan {
             let (dead, orphan) = (*dead, orphan.clone());
             self.drop_remote(now, room, dead, &orphan);

@@ -1,6 +1,6 @@
 //! Several servers at once.
 
-use cfw::dist_conf::message::{ConfInfo, ConfState, Element, Users};
+use cfw::dist_conf::message::{ConfInfo, ConfState, ConfUser, Element, Users};
 
 use super::super::*;
 use super::net::*;
@@ -533,6 +533,34 @@ fn users_of_two_servers_may_have_one_name() {
         let servers: Vec<_> = users(one).iter().filter_map(|user| user.svr_id).collect();
         assert_eq!(servers, left);
     }
+}
+
+#[test]
+fn of_two_phones_of_a_user_the_one_that_is_back_is_not_missed() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let mut info = told("B", 2);
+    for user in &mut info.conferences[0].users {
+        user.entity = "sip:x@phone".to_owned();
+    }
+    let second = info.conferences[0].users[1].clone();
+    one.request("B", 2, vec![Element::ConfInfo(info)]);
+    let (channel, why) = (One::channel("B"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    one.wait(1_500);
+    assert_eq!(one.said.iter().filter(|it| is_take_over(it)).count(), 2);
+    let user = Box::new(ConfUser {
+        endpoint: "new".to_owned(),
+        ..second
+    });
+    let report = Report::User {
+        room: room("r"),
+        user,
+    };
+    one.hear(Input::Report { shard: 0, report });
+    let users = one.cluster.conference("r").unwrap().users;
+    let endpoints: Vec<_> = users.iter().map(|user| user.endpoint.as_str()).collect();
+    assert_eq!(endpoints, ["0", "new"]);
 }
 
 fn is_take_over(output: &Output) -> bool {
