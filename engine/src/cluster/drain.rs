@@ -235,7 +235,7 @@ impl Cluster {
                 && conference.object.owner == own
             {
                 conference.object.owner = heir;
-                conference.object.ver += 1;
+                conference.object.count_up();
                 given.push(room.clone());
             }
         }

@@ -70,8 +70,8 @@ impl Cluster {
             };
             let object = &mut conference.object;
             let before = std::mem::replace(&mut object.owner, own);
-            object.epoch += 1;
-            object.ver += 1;
+            object.epoch = object.epoch.saturating_add(1);
+            object.count_up();
             let reason = format!("its owner {before} has gone");
             self.decide(now, What::Adopt, Some(&room), Some(before), reason);
             self.changed(now, &room, None);
@@ -112,7 +112,7 @@ impl Cluster {
         for room in &ended {
             if let Some(conference) = self.rosters.get_mut(room) {
                 conference.object.is_deleted = true;
-                conference.object.ver += 1;
+                conference.object.count_up();
             }
             self.changed(now, room, None);
         }

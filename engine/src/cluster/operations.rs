@@ -176,7 +176,7 @@ impl Cluster {
         };
         object.subject = op.subject.clone().or_else(|| object.subject.take());
         if op.op == Op::Modify {
-            object.ver += 1;
+            object.count_up();
         }
         self.changed(now, &op.conf_obj_id, None);
     }

@@ -27,7 +27,7 @@ const PEERS_MAX: usize = 256;
 /// How long a channel that was closed under us may take to come again before its server is taken for dead.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A dead server that is nobody's configured peer is forgotten after this.
+/// A dead server is forgotten after this. Where it is configured it is still dialled.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// For so long after servers fell silent they count when a majority is looked for.

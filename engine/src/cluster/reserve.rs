@@ -160,7 +160,7 @@ impl Cluster {
     }
 
     fn tell_reserved(&mut self, now: Instant) {
-        self.reserve.ver += 1;
+        self.reserve.ver = self.reserve.ver.saturating_add(1);
         let list = self.reserved_list();
         self.broadcast(now, &[Element::Reserved(list)]);
     }

@@ -99,6 +99,11 @@ impl Object {
         wins
     }
 
+    /// It has been changed. Versions come from peers too, up to the highest that there is.
+    pub(super) fn count_up(&mut self) {
+        self.ver = self.ver.saturating_add(1);
+    }
+
     /// None: the sender says nothing of it, as by the paper alone.
     pub(super) fn read(told: &Users) -> Option<Self> {
         Some(Self {

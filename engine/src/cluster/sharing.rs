@@ -63,7 +63,7 @@ impl Cluster {
             // He came while it was ended: it goes on, and here.
             conference.object.is_deleted = false;
             conference.object.owner = own;
-            conference.object.ver += 1;
+            conference.object.count_up();
         }
         let (endpoint, entity) = (user.endpoint.clone(), user.entity.clone());
         let user = User {
@@ -279,10 +279,13 @@ impl Cluster {
                 self.drop_remote(now, &room, from, &user.endpoint);
                 continue;
             }
-            if !self.rosters.has_space() {
+            let endpoint = user.endpoint.clone();
+            let key = (from, endpoint.clone());
+            let conference = self.rosters.get(&room);
+            let is_known = conference.is_some_and(|it| it.users.contains_key(&key));
+            if !is_known && !self.rosters.has_space() {
                 continue;
             }
-            let endpoint = user.endpoint.clone();
             let user = User {
                 user,
                 shard: None,
@@ -353,7 +356,7 @@ impl Cluster {
             // Its end and our user's coming have crossed.
             known.object.is_deleted = false;
             known.object.owner = own;
-            known.object.ver += 1;
+            known.object.count_up();
         }
         if is_revived || is_heir {
             self.changed(now, room, None);

@@ -563,6 +563,42 @@ fn of_two_phones_of_a_user_the_one_that_is_back_is_not_missed() {
     assert_eq!(endpoints, ["0", "new"]);
 }
 
+#[test]
+fn what_is_known_changes_while_no_more_can_be_known() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.request("B", 2, vec![Element::ConfInfo(told("B", 1))]);
+    let rosters = &mut one.cluster.rosters;
+    let conference = rosters.get("r").unwrap().clone();
+    for number in 0..roster::CONFERENCES_MAX {
+        let empty = roster::Conference::new(conference.object.clone(), one.now);
+        rosters.conferences.insert(number.to_string(), empty);
+    }
+    let mut info = told("B", 2);
+    info.conferences[0].users[0].muted = true;
+    one.request("B", 3, vec![Element::ConfInfo(info)]);
+    let users = one.cluster.conference("r").unwrap().users;
+    let muted: Vec<bool> = users.iter().map(|user| user.muted).collect();
+    assert_eq!(muted, [true]);
+}
+
+#[test]
+fn the_highest_version_is_no_end() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let mut info = told("B", 1);
+    (info.conferences[0].ver, info.conferences[0].epoch) = (u64::MAX, u64::MAX);
+    one.request("B", 2, vec![Element::ConfInfo(info)]);
+    let (channel, why) = (One::channel("B"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    one.wait(1_500);
+    let (room, locked) = (room("r"), true);
+    let wanted = Wanted::Lock { room, locked };
+    one.hear(Input::Operator { id: 1, wanted });
+    let conference = one.cluster.conference("r").unwrap();
+    assert_eq!((conference.owner, conference.locked), (id("M"), true));
+}
+
 fn is_take_over(output: &Output) -> bool {
     let Output::Order { order, .. } = output else {
         return false;
