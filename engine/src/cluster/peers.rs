@@ -157,12 +157,16 @@ impl Cluster {
             return;
         };
         let before = std::mem::replace(&mut peer.life, Life::Alive);
-        peer.lost = None;
+        let was_silent = peer.lost.take().is_some_and(|loss| !loss.sure);
         if before == Life::Alive {
             return;
         }
         if before == Life::Dead {
             self.decide(now, What::Server, None, Some(id), "is back".to_owned());
+        }
+        if was_silent {
+            // Where nothing got through, neither did the BYE of whoever ended a trunk meanwhile.
+            self.close_trunks_with(id);
         }
         self.systems_changed = true;
         self.ranks_changed = true;

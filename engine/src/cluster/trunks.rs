@@ -128,7 +128,8 @@ impl Cluster {
         }
     }
 
-    /// The calls of a dead server's trunks here are ended, whoever made them.
+    /// The calls of a server's trunks here are ended, whoever made them: it is dead, or has been out of reach.
+    /// Those that are needed are made anew.
     pub(super) fn close_trunks_with(&mut self, peer: SvrId) {
         for (room, conference) in &mut self.rosters.conferences {
             let (Some(name), true) = (
@@ -138,6 +139,7 @@ impl Cluster {
                 continue;
             };
             conference.trunks.remove(&peer);
+            self.touched.insert(room.clone());
             for shard in conference.shards() {
                 let room = name.clone();
                 let order = Order::CloseTrunk { room, peer };
