@@ -292,6 +292,12 @@ impl Hub {
         self.links.len()
     }
 
+    /// Dialogs of channels, and calls on their way to one.
+    #[cfg(test)]
+    pub(crate) fn dialogs(&self) -> usize {
+        self.sip.sizes().calls
+    }
+
     /// Passes on what one part has for another, until all rest.
     fn settle(&mut self, now: Instant) {
         loop {

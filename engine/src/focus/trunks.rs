@@ -76,6 +76,13 @@ impl Trunks {
 }
 
 impl Focus {
+    /// The trunks of this shard: room, the server at the other end, and whether it is up.
+    #[cfg(test)]
+    pub(crate) fn trunks(&self) -> impl Iterator<Item = (&RoomName, SvrId, bool)> {
+        let trunks = self.trunks.calls.values();
+        trunks.map(|trunk| (&trunk.room, trunk.peer, trunk.is_up))
+    }
+
     /// Calls the focus of a conference on another server.
     pub(super) fn open_trunk<I: MediaIo>(
         &mut self,
