@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::common::skip;
+
 /// As it stands in a packet socket's protocol, in network order.
 const ETH_P_ALL: u16 = 3;
 const ETHERNET_LEN: usize = 14;
@@ -64,7 +66,9 @@ impl Capture {
         let socket = match Socket::new(Domain::PACKET, Type::RAW, Some(protocol)) {
             Ok(socket) => socket,
             Err(error) => {
-                eprintln!("skipped: no packet socket ({error}): only root may capture");
+                skip(&format!(
+                    "no packet socket ({error}): only root may capture"
+                ));
                 return None;
             }
         };

@@ -22,6 +22,13 @@ use simd_json::prelude::*;
 
 pub const PLENUM: &str = env!("CARGO_BIN_EXE_plenum");
 
+/// Says why a test, or a part of it, is left out here; where `PLENUM_TEST_ALL` is set nothing may be.
+#[track_caller]
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("PLENUM_TEST_ALL").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
 /// How long anything may take before a test gives up: far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,12 +5,19 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::common::skip;
+
+/// A test process has one network at a time: all that it builds have the same name.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Removed with everything in it when dropped.
 pub struct Network {
     /// Third octet of all addresses, so that two test processes do not meet.
     number: u8,
     hosts: usize,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Network {
@@ -19,14 +26,28 @@ impl Network {
         let network = Self {
             number: (std::process::id() % 250) as u8,
             hosts,
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        if let Err(reason) = network.build() {
-            eprintln!(
-                "skipped: no network namespaces here, for which one has to be root: {reason}"
-            );
-            return None;
+        // A test that was killed has left them.
+        network.remove();
+        match network.build() {
+            Ok(()) => Some(network),
+            Err(reason) if reason.contains("Operation not permitted") => {
+                skip(&format!(
+                    "no network namespaces here, for which one has to be root: {reason}"
+                ));
+                None
+            }
+            Err(reason) => panic!("{reason}"),
         }
-        Some(network)
+    }
+
+    fn remove(&self) {
+        for host in 0..self.hosts {
+            let _ = ip(&format!("link del {}", self.wire(host)));
+            let _ = ip(&format!("netns del {}", self.namespace(host)));
+        }
+        let _ = ip(&format!("address del {}/32 dev lo", self.here()));
     }
 
     pub fn namespace(&self, host: usize) -> String {
@@ -101,11 +122,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for host in 0..self.hosts {
-            let _ = ip(&format!("link del {}", self.wire(host)));
-            let _ = ip(&format!("netns del {}", self.namespace(host)));
-        }
-        let _ = ip(&format!("address del {}/32 dev lo", self.here()));
+        self.remove();
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, scratch, wait};
+use super::{PATIENCE, scratch, skip, wait};
 
 /// Whether a test can run `program`. On Debian, where `perf/setup.sh` installs it, it has to be there;
 /// elsewhere a test without it is skipped, and says so.
@@ -16,7 +16,9 @@ pub fn is_installed(program: &str) -> bool {
             !Path::new("/etc/debian_version").exists(),
             "{program} is missing: perf/setup.sh {program} installs it"
         );
-        eprintln!("skipped: {program} is not installed, and this is no Debian to install it on");
+        skip(&format!(
+            "{program} is not installed, and this is no Debian to install it on"
+        ));
     }
     found
 }
