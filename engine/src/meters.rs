@@ -26,7 +26,7 @@ pub use cluster::ClusterMeters;
 pub use lateness::{Lateness, LatenessReading};
 pub use ledger::{Ledger, Phase, PhaseTimes};
 pub use load::{
-    EWMA_ALPHA, HARD_CAP_FACTOR, ServerLoad, ServerState, State, UNITS_PER_PARTICIPANT,
+    EWMA_ALPHA, HARD_CAP_FACTOR, Pending, ServerLoad, ServerState, State, UNITS_PER_PARTICIPANT,
 };
 pub use messages::{Kind, SipCounts};
 pub use setup::SetupTimes;

@@ -7,6 +7,7 @@ use sip::sdp::{Local, SessionDescription};
 use sip::{CallKey, SubscriptionKey};
 
 use super::RoomName;
+use crate::meters::Pending;
 use crate::shard::stage::SeatKey;
 
 /// Keys that may be pressed for a PIN before the caller has to begin anew.
@@ -32,6 +33,8 @@ pub(super) struct Call {
     pub(super) joined: SystemTime,
     pub(super) local: Local,
     pub(super) phase: Phase,
+    /// Until he is in the room.
+    pub(super) pending: Option<Pending>,
     /// The last description we sent, to count its version up only when it changes (RFC 3264 §8).
     pub(super) described: Option<SessionDescription>,
     /// We called him.

@@ -166,7 +166,7 @@ impl Focus {
             return self.give_up(&dial, 503, means);
         };
         means.meters.calls_total.add(1);
-        self.admission.taken();
+        let pending = Some(self.admission.taken());
         let user = dial.taken_over;
         if let Some(user) = &user {
             self.fetch(key, dial.room.clone(), user, means);
@@ -186,6 +186,7 @@ impl Focus {
             joined: joined.unwrap_or(means.wall),
             local,
             phase: Phase::Calling { alerting: false },
+            pending,
             described: Some(offer),
             dialled: Some(Dialled {
                 referral: dial.referral,

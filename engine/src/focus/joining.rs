@@ -86,6 +86,10 @@ impl Focus {
             random: self.random.next_u64(),
         };
         self.admission.ask(&self.config, asked).map_err(rejection)?;
+        // Whoever joins a call that is here cannot be sent on.
+        if invite.join.is_some() && self.admission.is_closed() {
+            return Err(rejection(self.admission.not_now(asked.random)));
+        }
         // Whom the cluster has placed may enter.
         if replaces.is_none() && entry.is_none() {
             self.may_enter(&room)?;
@@ -131,7 +135,7 @@ impl Focus {
                 log_no_seat(room.as_str(), &error);
                 rejection(self.admission.not_now(asked.random))
             })?;
-        self.admission.taken();
+        let pending = Some(self.admission.taken());
         set_ports(&mut local, means.stage.ports_of(seat));
         let call = Call {
             seat,
@@ -142,6 +146,7 @@ impl Focus {
             joined: means.wall,
             local,
             phase: Phase::Ringing { offer: None },
+            pending,
             described: None,
             dialled: None,
             replaces,
@@ -267,6 +272,9 @@ impl Focus {
             return;
         };
         call.phase = Phase::Joined { offering: false };
+        if let Some(pending) = call.pending.take() {
+            pending.begin();
+        }
         call.listened = !agreed.held;
         let session = negotiate::session(
             means.now,

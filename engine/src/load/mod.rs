@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use calibrate::Calibration;
 
 use crate::config::Config;
-use crate::meters::{ServerLoad, ServerState, State};
+use crate::meters::{Pending, ServerLoad, ServerState, State};
 
 /// Seconds a refused caller is asked to wait, drawn from this range so that callers refused together
 /// do not come back together.
@@ -101,8 +101,8 @@ impl Admission {
     }
 
     /// A caller has got a seat: what he will cost counts from now on.
-    pub fn taken(&self) {
-        self.load.grant();
+    pub fn taken(&self) -> Pending {
+        self.load.take()
     }
 
     fn is_alone(&self) -> bool {
@@ -219,11 +219,13 @@ mod tests {
         admission.state.set_in_cluster(true);
         assert!(ask().is_err(), "not started");
         admission.state.set(State::Active);
+        let mut taken = Vec::new();
         for _ in 0..5 {
             assert_eq!(ask(), Ok(Place::Here));
-            admission.taken();
+            taken.push(admission.taken());
         }
         assert_eq!(ask(), Ok(Place::AskCluster));
+        taken.clear();
         admission.load.update(0, 0.0);
         assert_eq!(ask(), Ok(Place::Here));
         for state in [State::Draining, State::Standby] {

@@ -5,9 +5,11 @@
 //! one of them a moment before the other.
 //!
 //! A rush of calls comes within one such second. So what was just granted counts before it is measured: each
-//! call that is taken adds what participants cost on the average, and that fades as fast as the measurement,
-//! which is smoothed, comes to include it.
+//! call that is taken adds what participants cost on the average: in full as long as he has no media, such as
+//! while his phone rings ([`Pending`]); from then on it fades as fast as the measurement, which is smoothed,
+//! comes to include it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::config::{LoadConfig, Weights};
@@ -37,7 +39,9 @@ pub const UNITS_PER_PARTICIPANT: f64 = 100.0;
 #[derive(Debug)]
 pub struct ServerLoad {
     current: AtomicU32,
-    /// Of calls taken that `current` does not include yet.
+    /// Calls taken that have no media yet.
+    pending: AtomicU32,
+    /// Of calls whose media have begun and which `current` does not include yet.
     granted: AtomicU32,
     /// Kept free for rooms that expect participants.
     kept: AtomicU32,
@@ -61,6 +65,7 @@ impl ServerLoad {
     pub fn new(config: &LoadConfig) -> Self {
         let load = Self {
             current: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
             granted: AtomicU32::new(0),
             kept: AtomicU32::new(0),
             cost: AtomicF64::default(),
@@ -134,7 +139,14 @@ impl ServerLoad {
     }
 
     /// A call is taken: what it is going to cost counts at once.
-    pub fn grant(&self) {
+    pub fn take(self: &Arc<Self>) -> Pending {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.judge();
+        Pending(self.clone())
+    }
+
+    /// Media begin.
+    fn grant(&self) {
         let cost = self.cost().round() as u32;
         let add = |granted: u32| Some(granted.saturating_add(cost));
         let _ = self
@@ -143,14 +155,16 @@ impl ServerLoad {
         self.judge();
     }
 
-    /// Units of load that calls taken lately are going to add to [`current`](Self::current).
+    /// Units of load that calls whose media began lately are going to add to [`current`](Self::current).
     pub fn granted(&self) -> u32 {
         self.granted.load(Ordering::Relaxed)
     }
 
-    /// The load with what was just granted.
+    /// The load with all calls that were taken.
     pub fn expected(&self) -> u32 {
-        self.current().saturating_add(self.granted())
+        let pending = f64::from(self.pending.load(Ordering::Relaxed)) * self.cost();
+        let measured = self.current().saturating_add(self.granted());
+        measured.saturating_add(pending.round() as u32)
     }
 
     /// So many units of the maximum are kept free for rooms that expect participants.
@@ -236,6 +250,25 @@ impl ServerLoad {
             audio: self.weight_audio.load(),
             video: self.weight_video.load(),
         }
+    }
+}
+
+/// A call that was taken and has no media yet. It counts until media [begin](Self::begin), or until this is
+/// dropped with the call: nothing that happens to a call can leave it counted for ever.
+#[derive(Debug)]
+#[must_use = "what is dropped does not count"]
+pub struct Pending(Arc<ServerLoad>);
+
+impl Pending {
+    /// Its media begin, and the measurement comes to include it.
+    pub fn begin(self) {
+        self.0.grant();
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -433,6 +466,41 @@ mod tests {
         load.set_cost(0.0);
         load.grant();
         assert_eq!(load.expected(), 1);
+    }
+
+    #[test]
+    fn calls_that_ring_count_in_full_however_long_they_do() {
+        let load = Arc::new(load(500));
+        let ringing: Vec<Pending> = (0..5).map(|_| load.take()).collect();
+        assert!(load.is_full());
+        (0..60).for_each(|_| load.update(0, 0.1));
+        assert_eq!((load.expected(), load.is_full()), (500, true));
+        // All answer: from now on they fade, as they are measured.
+        ringing.into_iter().for_each(Pending::begin);
+        assert_eq!(load.expected(), 500);
+        (0..60).for_each(|_| load.update(0, 0.1));
+        assert_eq!(load.expected(), 0);
+    }
+
+    proptest::proptest! {
+        /// Whatever becomes of calls, in any order: those count that have no media, and no others for ever.
+        #[test]
+        fn what_is_over_is_not_counted(steps in proptest::collection::vec((0..4_u8, 0..100_usize), 0..200)) {
+            let load = Arc::new(load(500));
+            let mut ringing = Vec::new();
+            for (step, which) in steps {
+                match step {
+                    0 | 1 => ringing.push(load.take()),
+                    _ if ringing.is_empty() => load.update(0, 0.1),
+                    2 => drop(ringing.swap_remove(which % ringing.len())),
+                    _ => ringing.swap_remove(which % ringing.len()).begin(),
+                }
+            }
+            (0..60).for_each(|_| load.update(0, 0.1));
+            proptest::prop_assert_eq!(load.expected() as usize, ringing.len() * 100);
+            drop(ringing);
+            proptest::prop_assert_eq!(load.expected(), 0);
+        }
     }
 
     #[test]

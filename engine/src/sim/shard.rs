@@ -164,7 +164,8 @@ impl Shard {
 
     /// Once a second.
     pub(super) fn measure(&mut self) {
-        self.measured += EWMA_ALPHA * (f64::from(self.cost()) - self.measured);
+        let heard = self.participants() as u32 * UNIT;
+        self.measured += EWMA_ALPHA * (f64::from(heard) - self.measured);
         let hot = self.measured / f64::from(self.load.max()) / 2.0;
         self.load.update(self.measured.round() as u32, hot.min(1.0));
     }

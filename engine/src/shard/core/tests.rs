@@ -18,6 +18,7 @@ use crate::shard::stage::StageConfig;
 mod between;
 mod cluster;
 mod parts;
+mod refusing;
 
 const SHARDS: usize = 2;
 
