@@ -78,7 +78,7 @@ impl Predictions {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     pub(super) measured: LocalLoad,
-    /// Let in here by the rules since the last measurement, and not here yet.
+    /// Let in here by the rules and not here yet: until when each counts.
     granted: VecDeque<Instant>,
     /// New here since then, whoever let them in.
     joined: u32,
@@ -110,9 +110,25 @@ impl Own {
         f64::from(self.measured.current) + newcomers * self.per_participant()
     }
 
+    /// As others see it: what is kept for those who are expected counts, which fills the server at most.
+    fn told(&self) -> f64 {
+        let (load, max) = (self.predicted(), f64::from(self.measured.max));
+        load.max(max.min(load + f64::from(self.kept)))
+    }
+
     pub(super) fn grant(&mut self, now: Instant) {
+        self.grant_until(now + ON_ITS_WAY);
+    }
+
+    /// Somebody is to be called. His phone's name may have to be looked up first, and no shard counts him yet.
+    pub(super) fn grant_call(&mut self, now: Instant) {
+        self.grant_until(now + LOOKED_UP);
+    }
+
+    fn grant_until(&mut self, until: Instant) {
         if self.granted.len() < GRANTS_MAX {
-            self.granted.push_back(now);
+            let place = self.granted.partition_point(|other| *other <= until);
+            self.granted.insert(place, until);
         }
     }
 
@@ -120,10 +136,10 @@ impl Own {
         self.measured = load;
         self.joined = 0;
         // Shards count whom they take; whom they have not heard of yet is not in the measurement.
-        self.granted.retain(|at| now < *at + ON_ITS_WAY);
+        self.granted.retain(|until| now < *until);
     }
 
-    /// Somebody is here, let in by the rules or by a shard itself.
+    /// Somebody is here, let in by the rules or by a shard itself: of those awaited the one who is due first.
     pub(super) fn join(&mut self) {
         self.granted.pop_front();
         self.joined = self.joined.saturating_add(1);
@@ -133,15 +149,20 @@ impl Own {
         self.joined = self.joined.saturating_sub(1);
     }
 
-    /// Whether one more can be taken that was sent here. Before the first measurement it is so.
+    /// Whether one more can be taken that was sent here, and the cap still holds with him. Before the first
+    /// measurement it is so.
     pub(super) fn is_below_cap(&self) -> bool {
         let cap = HARD_CAP * f64::from(self.measured.max);
-        !self.measured.capped && (!self.is_known() || self.predicted() < cap)
+        let with_him = self.predicted() + self.per_participant();
+        !self.measured.capped && (!self.is_known() || with_him <= cap)
     }
 }
 
 /// How long an order takes at most to a shard.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
+/// How long a name may take to be looked up: a resolver asks twice, 5 s each time.
+const LOOKED_UP: Duration = Duration::from_secs(10);
 
 /// Callers let in and not here yet that are counted.
 const GRANTS_MAX: usize = 4_096;
@@ -175,7 +196,7 @@ impl Cluster {
         let LocalLoad { max, min, hot, .. } = self.own.measured;
         self.own.is_known().then(|| SvrLoad {
             svr_id: self.config.svr_id,
-            current: (self.own.predicted() as u32).saturating_add(self.own.kept),
+            current: self.own.told() as u32,
             max_load: max,
             min_load: min.min(max - 1),
             state: self.wire_state(),
@@ -268,7 +289,7 @@ impl Cluster {
     pub(super) fn total(&self, now: Instant) -> (f64, f64) {
         let (mut load, mut max) = (0.0, 0.0);
         if self.state == SvrState::Active && self.own.is_known() {
-            load += self.own.predicted();
+            load += self.own.told();
             max += f64::from(self.own.measured.max);
         }
         for (&id, peer) in &self.peers {

@@ -39,8 +39,10 @@ impl Cluster {
                 }
             },
             Wanted::Expect { room, participants } => {
-                self.expect(now, room.as_str(), participants);
-                done("expect", 200)
+                match self.expect(now, room.as_str(), participants) {
+                    true => done("expect", 200),
+                    false => done("too many rooms expect participants", 503),
+                }
             }
             Wanted::Lock { room, locked } => {
                 let op = SysOp {
@@ -346,16 +348,19 @@ impl Cluster {
         }
     }
 
-    /// So many are expected in a room: room is kept for those who are not there yet.
-    fn expect(&mut self, now: Instant, room: &str, participants: u32) {
+    /// So many are expected in a room: room is kept for those who are not there yet. False: too many rooms do.
+    fn expect(&mut self, now: Instant, room: &str, participants: u32) -> bool {
         if participants == 0 {
             self.expected.remove(room);
         } else if self.expected.len() < EXPECTED_MAX || self.expected.contains_key(room) {
             self.conference_here(now, room);
             self.expected
                 .insert(room.to_owned(), (participants, now + EXPECTED_FOR));
+        } else {
+            return false;
         }
         self.ranks_changed = true;
+        true
     }
 
     fn missing_in(&self, room: &str, expected: u32) -> u32 {

@@ -247,7 +247,7 @@ impl Cluster {
             return false;
         };
         let shard = self.shard_for(&job.room);
-        self.own.grant(now);
+        self.own.grant_call(now);
         let key = (job.room.clone(), job.dead, job.endpoint.clone());
         let until = now + CALL_FOR;
         self.recall.calls.insert(key, Call { job, asker, until });

@@ -13,7 +13,7 @@ use sip::{ListenerIdentity, Transport};
 use super::caller::flow;
 use super::mutation::Mutation;
 use super::net::{Host, StreamId};
-use super::shard::{Shard, UNIT};
+use super::shard::Shard;
 use crate::cluster::hub::{self, ConnId, Hub, Place};
 use crate::cluster::{Cluster, Config, Decision, Hook, Input, LocalLoad, Output, Wanted};
 use crate::config as settings;
@@ -408,10 +408,9 @@ impl Server {
         self.hub.counters().up as usize
     }
 
-    /// What the load may be after a caller was taken: he may be the one who crosses the cap. One more where
-    /// users of a dead server are called back, whom the rules let in by what participants cost on the average.
+    /// What the load may be after a caller was taken.
     pub(super) fn cap(&self) -> u32 {
-        (f64::from(self.setup.max) * HARD_CAP) as u32 + 2 * UNIT
+        (f64::from(self.setup.max) * HARD_CAP) as u32
     }
 }
 

@@ -1,11 +1,11 @@
 //! Where callers go, and what the loads say that decide it.
 
 use cfw::dist_conf::load::SvrLoad;
-use cfw::dist_conf::message::Element;
+use cfw::dist_conf::message::{Element, Op, ParticipantOp, Request};
 use sip::CallKey;
 
 use super::super::*;
-use super::net::{config, id, load, room};
+use super::net::{Phone, config, id, load, room, user};
 use super::one::{One, report};
 use crate::focus::liaison::Verdict;
 
@@ -268,4 +268,82 @@ fn who_waits_may_go() {
     );
     one.wait(55_000);
     assert_eq!((one.arrive("r", false), dials(one)), (None, 2));
+}
+
+#[test]
+fn everybody_who_is_let_in_stays_below_the_hard_cap() {
+    let one = &mut One::new(config("M", &[]));
+    let full = |current| LocalLoad {
+        full: true,
+        ..load(current)
+    };
+    // Of 10 units each: three more reach 600, which is the cap.
+    one.hear(Input::Load(full(570)));
+    for expected in [true, true, true, false] {
+        let accepted = one.arrive("r", true) == Some(Verdict::Accept);
+        assert_eq!(accepted, expected);
+    }
+    one.hear(Input::Load(full(595)));
+    one.wait(200);
+    one.hear(Input::Load(full(595)));
+    assert_ne!(one.arrive("r", true), Some(Verdict::Accept));
+}
+
+#[test]
+fn who_is_called_counts_while_his_phones_name_is_looked_up() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let op = ParticipantOp {
+        op: Op::Create,
+        conf_obj_id: "r".to_owned(),
+        entity: "sip:x@phone".to_owned(),
+        endpoint: Some("x".to_owned()),
+        svr_id: Some(id("B")),
+        move_to: Some(id("M")),
+        muted: None,
+        role: None,
+        reach: user("sip:x@phone", "x", Phone::default()).reach,
+    };
+    let request = Request {
+        svr_id: Some(id("B")),
+        epoch: 1,
+        seq: 2,
+        elements: vec![Element::Participant(op)],
+    };
+    assert_eq!(one.ask("B", request), None);
+    let told = |one: &One| one.cluster.own_report().map(|report| report.current);
+    assert_eq!(told(one), Some(110));
+    for (waited, expected) in [(3_000, 110), (6_000, 110), (2_000, 100)] {
+        one.wait(waited);
+        one.hear(Input::Load(load(100)));
+        assert_eq!(told(one), Some(expected));
+    }
+}
+
+#[test]
+fn what_is_kept_fills_a_server_at_most() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let told = |one: &One| one.cluster.own_report().map(|report| report.current);
+    let expect = |one: &mut One, name: &str, participants| {
+        let id = one.number();
+        let room = room(name);
+        let wanted = Wanted::Expect { room, participants };
+        one.hear(Input::Operator { id, wanted });
+        one.answers().last().map(|(_, status)| *status)
+    };
+    expect(one, "meeting", 10);
+    assert_eq!(told(one), Some(200));
+    // What others count of this server it counts itself.
+    assert_eq!(one.cluster.total(one.now), (300.0, 1_000.0));
+    expect(one, "meeting", 1_000_000);
+    assert_eq!(told(one), Some(500));
+    one.hear(Input::Load(load(550)));
+    assert_eq!(told(one), Some(550));
+    let answers: Vec<_> = (0..1_024)
+        .map(|number| expect(one, &format!("r{number}"), 1))
+        .collect();
+    assert_eq!(answers[..1_023], [Some(200); 1_023]);
+    assert_eq!(answers[1_023], Some(503));
+    assert_eq!(expect(one, "r7", 2), Some(200));
 }
