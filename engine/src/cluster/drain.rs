@@ -48,8 +48,14 @@ const MOVE_FOR: Duration = Duration::from_secs(40);
 /// Whoever could not be moved is tried again after this.
 const MOVE_AGAIN: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Debug, Default)]
+/// So long after this server was active others may not have heard that it is not any more, and callers whom
+/// they sent may be on their way.
+const HEARD_OF: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug)]
 pub(super) struct Drain {
+    /// When this server was active last, perhaps in an earlier life.
+    left: Instant,
     /// Since when the load is below its minimum.
     low: Option<Instant>,
     /// When a server was added last, as far as it was seen.
@@ -76,14 +82,38 @@ struct Move {
     at: Instant,
 }
 
+impl Drain {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            left: now,
+            low: None,
+            addition: None,
+            running: None,
+        }
+    }
+
+    /// This process was stopped for that long, and who came meanwhile waits still.
+    pub(super) fn excuse(&mut self, stalled: Duration) {
+        self.left += stalled;
+    }
+}
+
 impl Cluster {
     fn set_state(&mut self, now: Instant, state: SvrState) {
+        if self.state == SvrState::Active {
+            self.drain.left = now;
+        }
         self.state = state;
         self.outputs.push_back(Output::State(state));
         self.drain.low = None;
         self.systems_changed = true;
         self.ranks_changed = true;
         self.push_load(now, true);
+    }
+
+    /// Whether other servers may send callers here, as far as they know.
+    pub(super) fn is_sent_callers(&self, now: Instant) -> bool {
+        self.state == SvrState::Active || now < self.drain.left + HEARD_OF
     }
 
     /// This server takes callers from now on.
@@ -196,7 +226,8 @@ impl Cluster {
         let Some(running) = &self.drain.running else {
             return;
         };
-        if self.rosters.local.is_empty() && self.holds.is_empty() {
+        let awaited = !self.holds.is_empty() || self.own.awaits_anybody(now);
+        if self.rosters.local.is_empty() && !awaited {
             self.stand_by(now);
         } else if now >= running.deadline {
             let count = self.rosters.local.len();

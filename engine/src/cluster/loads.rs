@@ -132,6 +132,11 @@ impl Own {
         }
     }
 
+    /// Somebody has been let in who is not here yet.
+    pub(super) fn awaits_anybody(&self, now: Instant) -> bool {
+        self.granted.iter().any(|until| now < *until)
+    }
+
     fn measure(&mut self, now: Instant, load: LocalLoad) {
         self.measured = load;
         self.joined = 0;

@@ -135,7 +135,7 @@ impl Cluster {
             deferred: BTreeMap::new(),
             next_deferred: 0,
             reserve: reserve::Reserve::new(&config),
-            drain: drain::Drain::default(),
+            drain: drain::Drain::new(now),
             holds: placement::Holds::new(),
             expected: BTreeMap::new(),
             rosters: roster::Rosters::default(),
@@ -274,6 +274,7 @@ impl Cluster {
         let idle = now.saturating_duration_since(self.last);
         if idle > STALL {
             self.excuse(idle);
+            self.drain.excuse(idle);
         }
         self.last = self.last.max(now);
     }

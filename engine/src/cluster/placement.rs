@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   below the maximum ────────────────────────> accept
-//!   sent here by another server ──────────────> accept up to the hard cap, then 503
+//!   sent here by another server ──────────────> accept up to the hard cap, then 503 (if this server is active,
+//!                                               or was until lately)
 //!   a server below its maximum ───────────────> 302 (or a leg of ours) to the least loaded
 //!   a reserved server can be added ───────────> hold him for some seconds, then again from above
 //!   below the hard cap here, else elsewhere ──> accept, else 302
@@ -84,7 +85,7 @@ impl Cluster {
             self.own.grant(now);
             return Some(Verdict::Accept);
         }
-        if asked.hopped {
+        if asked.hopped && self.is_sent_callers(now) {
             return Some(self.judge_hopped(now, asked));
         }
         let targets = self.candidates(now, 1.0);
@@ -153,7 +154,9 @@ impl Cluster {
             && self.own.predicted() + kept < f64::from(load.max)
     }
 
-    /// Who was sent here is not sent on.
+    /// Who was sent here is not sent on. Of a server that has not been active for a while nobody can know that
+    /// it takes callers: there the mark is old, or a forgery, and wakes nobody. Whoever is sent on all the same
+    /// goes to a server that is active, and stays there.
     fn judge_hopped(&mut self, now: Instant, asked: &Arrival) -> Verdict {
         if self.state == SvrState::Standby {
             // He was sent before the sender heard that this server stands by.

@@ -320,6 +320,65 @@ fn who_is_called_counts_while_his_phones_name_is_looked_up() {
     }
 }
 
+/// As [`One::wait`], while B says each second that it is there.
+fn wait_with_b(one: &mut One, seconds: u64, seq: &mut u64) {
+    for _ in 0..seconds {
+        one.wait(1_000);
+        *seq += 1;
+        one.request("B", *seq, vec![Element::Load(report("B", 100))]);
+    }
+}
+
+#[test]
+fn who_was_sent_wakes_only_a_server_that_was_active_until_lately() {
+    let standby = || Config {
+        standby: true,
+        ..config("M", &[])
+    };
+    let one = &mut One::new(standby());
+    one.meet("B", 100);
+    wait_with_b(one, 5, &mut 1);
+    assert_eq!(one.arrive("r", true), Some(Verdict::Accept));
+    assert_eq!(one.cluster.state(), SvrState::Active);
+    // Nobody can know any more that it takes callers.
+    let one = &mut One::new(standby());
+    one.meet("B", 100);
+    let seq = &mut 1;
+    wait_with_b(one, 12, seq);
+    assert_eq!(one.arrive("r", true), Some(redirect(&["B"])));
+    assert_eq!(one.cluster.state(), SvrState::Standby);
+    // The same where it gives its users away.
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    one.join("r", "sip:a@phone");
+    let (id, wanted) = (1, Wanted::Drain { deadline: None });
+    one.hear(Input::Operator { id, wanted });
+    assert_eq!(one.arrive("r", true), Some(Verdict::Accept));
+    let seq = &mut 1;
+    wait_with_b(one, 12, seq);
+    assert_eq!(one.arrive("r", true), Some(redirect(&["B"])));
+}
+
+#[test]
+fn a_server_stands_by_when_nobody_is_on_his_way() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let (id, wanted) = (1, Wanted::Drain { deadline: None });
+    one.hear(Input::Operator { id, wanted });
+    one.wait(90);
+    assert_eq!(one.arrive("r", true), Some(Verdict::Accept));
+    one.wait(60);
+    assert_eq!(one.cluster.state(), SvrState::Draining);
+    one.join("r", "sip:a@phone");
+    one.wait(1_000);
+    assert_eq!(one.cluster.state(), SvrState::Draining);
+    let (room, endpoint) = (room("r"), "sip:a@phone".to_owned());
+    let (shard, report) = (0, Report::UserGone { room, endpoint });
+    one.hear(Input::Report { shard, report });
+    one.wait(1_000);
+    assert_eq!(one.cluster.state(), SvrState::Standby);
+}
+
 #[test]
 fn what_is_kept_fills_a_server_at_most() {
     let one = &mut One::new(config("M", &[]));
