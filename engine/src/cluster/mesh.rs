@@ -18,6 +18,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Whoever has the higher svr-id waits so long before he dials, as the other does so too.
 const DEFERENCE: Duration = Duration::from_millis(300);
 
+/// A channel that has lasted so long was of use: what failed before it came up is forgotten.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// An address that only others have told of is forgotten after so many failures in a row, some minutes.
+const FAILURES_MAX: u32 = 20;
+
 /// Most URIs that are dialled, and channels that there are.
 const ADDRESSES_MAX: usize = 512;
 const LINKS_MAX: usize = 1_024;
@@ -37,6 +43,7 @@ pub(super) struct Address {
     /// This server's own.
     pub(super) is_self: bool,
     dialling: Option<ChannelId>,
+    /// Failures in a row, and channels that did not last.
     attempts: u32,
     next: Option<Instant>,
 }
@@ -45,6 +52,8 @@ pub(super) struct Address {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) is_up: bool,
+    /// When it came up, or was dialled.
+    since: Instant,
     pub(super) svr_id: Option<SvrId>,
     pub(super) heard: Instant,
     /// Of whoever is at the other end, since it said so.
@@ -56,10 +65,20 @@ pub(super) struct Link {
     pub(super) asked: BTreeMap<u64, Purpose>,
 }
 
+impl Address {
+    /// How long to wait before it is dialled again.
+    fn backoff(&self, random: u64) -> Duration {
+        let wait = BACKOFF_MIN * (1 << self.attempts.min(6));
+        let spread = 0.75 + 0.5 * (random % 1_024) as f64 / 1_024.0;
+        wait.min(BACKOFF_MAX).mul_f64(spread)
+    }
+}
+
 impl Link {
     fn new(now: Instant, uri: Option<String>) -> Self {
         Self {
             is_up: false,
+            since: now,
             svr_id: None,
             heard: now,
             epoch: None,
@@ -82,13 +101,13 @@ impl Cluster {
         if uri == self.config.cfw_uri || svr_id == Some(self.config.svr_id) {
             return;
         }
-        if !self.addresses.contains_key(uri) && self.addresses.len() >= ADDRESSES_MAX {
+        let own = self.config.svr_id;
+        let Some(address) = self.address(uri) else {
             return;
-        }
-        let address = self.addresses.entry(uri.to_owned()).or_default();
+        };
         address.is_configured |= is_configured;
         address.svr_id = address.svr_id.or(svr_id);
-        let defers = address.svr_id.is_some_and(|id| id < self.config.svr_id);
+        let defers = address.svr_id.is_some_and(|id| id < own);
         let wait = match (is_configured, defers) {
             (true, _) | (_, false) => Duration::ZERO,
             (false, true) => DEFERENCE,
@@ -96,6 +115,26 @@ impl Cluster {
         if address.next.is_none() && address.dialling.is_none() {
             self.dial_at(uri, now + wait);
         }
+    }
+
+    /// An address' entry, a new one if it has none. None: there are too many.
+    fn address(&mut self, uri: &str) -> Option<&mut Address> {
+        if !self.addresses.contains_key(uri) && self.addresses.len() >= ADDRESSES_MAX {
+            return None;
+        }
+        Some(self.addresses.entry(uri.to_owned()).or_default())
+    }
+
+    /// A server has said where it is: it is not looked for where it was, unless the operator says so.
+    pub(super) fn forget_addresses(&mut self, id: SvrId) {
+        let peer = self.peers.get(&id);
+        let Some(current) = peer.and_then(|peer| peer.cfw_uri.clone()) else {
+            return;
+        };
+        self.addresses.retain(|uri, address| {
+            let is_other = address.svr_id == Some(id) && *uri != current;
+            !is_other || address.is_configured || address.dialling.is_some()
+        });
     }
 
     pub(super) fn dial_at(&mut self, uri: &str, at: Instant) {
@@ -169,6 +208,7 @@ impl Cluster {
             return;
         };
         link.is_up = true;
+        link.since = now;
         link.heard = now;
         if let Some(uri) = link.uri.clone()
             && let Some(address) = self.addresses.get_mut(&uri)
@@ -211,7 +251,6 @@ impl Cluster {
         }
         if let Some(address) = uri.as_ref().and_then(|uri| self.addresses.get_mut(uri)) {
             address.svr_id = Some(id);
-            address.attempts = 0;
         }
         if let Some(link) = self.links.get_mut(&channel) {
             link.svr_id = Some(id);
@@ -300,7 +339,7 @@ impl Cluster {
                 if peer.links.is_empty() {
                     peer.spoken = None;
                     self.on_lost(now, id, why);
-                    self.redial(now, id);
+                    self.redial(now, id, now >= link.since + LASTING);
                 } else {
                     self.choose_link(now, id);
                 }
@@ -319,9 +358,10 @@ impl Cluster {
         }
     }
 
-    /// The channel with a server has been lost: whoever has the lower svr-id dials first.
-    fn redial(&mut self, now: Instant, id: SvrId) {
-        let wait = match self.config.svr_id < id {
+    /// The channel with a server has been lost: whoever has the lower svr-id dials first. Once that is at once;
+    /// a channel that did not last is a failure like others.
+    fn redial(&mut self, now: Instant, id: SvrId, has_lasted: bool) {
+        let deference = match self.config.svr_id < id {
             true => Duration::ZERO,
             false => DEFERENCE,
         };
@@ -331,8 +371,20 @@ impl Cluster {
             let address = self.addresses.iter().find(known);
             address.map(|(uri, _)| uri.clone())
         });
-        if let Some(uri) = uri {
-            self.addresses.entry(uri.clone()).or_default().svr_id = Some(id);
+        let random = self.random.next_u64();
+        if let Some(uri) = uri
+            && let Some(address) = self.address(&uri)
+        {
+            address.svr_id = Some(id);
+            if has_lasted {
+                address.attempts = 0;
+            }
+            let wait = match address.attempts {
+                0 => Duration::ZERO,
+                _ => address.backoff(random),
+            };
+            address.attempts += 1;
+            let wait = wait.max(deference);
             self.dial_at(&uri, now + wait);
         }
     }
@@ -342,16 +394,17 @@ impl Cluster {
         let Some(address) = self.addresses.get_mut(uri) else {
             return;
         };
-        let wait = BACKOFF_MIN * (1 << address.attempts.min(6));
+        let wait = address.backoff(random);
         address.attempts += 1;
-        let spread = 0.75 + 0.5 * (random % 1_024) as f64 / 1_024.0;
-        let wait = wait.min(BACKOFF_MAX).mul_f64(spread);
         // A server that was there before may live on behind a link that is cut.
         let was_here = address
             .svr_id
             .is_some_and(|id| self.peers.contains_key(&id));
         let is_wanted = was_here || !self.reserve.is_only_reserved(uri, address.is_configured);
-        if is_wanted && !address.is_self {
+        let is_hearsay = !was_here && !address.is_configured;
+        if is_wanted && is_hearsay && address.attempts >= FAILURES_MAX {
+            self.addresses.remove(uri);
+        } else if is_wanted && !address.is_self {
             self.dial_at(uri, now + wait);
         }
     }

@@ -227,6 +227,7 @@ impl Cluster {
         }
         if let Some(own) = own {
             self.on_peer_state(now, from, own.state);
+            self.forget_addresses(from);
         }
         for system in others {
             let peer = self.peers.get(&system.svr_id);

@@ -2,7 +2,8 @@
 
 use cfw::dist_conf::load::SvrLoad;
 use cfw::dist_conf::message::{
-    ConfInfo, ConfState, Element, Op, ParticipantOp, Request, Response, SysOp, UserStatus, Users,
+    ConfInfo, ConfState, Element, Op, ParticipantOp, Request, ReservedState, ReservedSvr,
+    ReservedSvrs, Response, SysOp, System, UserStatus, Users,
 };
 
 use super::super::*;
@@ -468,4 +469,129 @@ fn all_shards_are_told_of_a_server_that_is_dead() {
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [(0, id("B")), (1, id("B"))]);
+}
+
+/// When this URI was dialled, in milliseconds, while `until_ms` pass; each channel ends as `end` has it.
+fn dials(
+    one: &mut One,
+    uri: &str,
+    until_ms: u64,
+    mut end: impl FnMut(&mut One, ChannelId),
+) -> Vec<u64> {
+    let began = one.now;
+    let mut dials = Vec::new();
+    while one.now < began + Duration::from_millis(until_ms) {
+        let dialled = one.said.drain(..).find_map(|output| match output {
+            Output::Dial {
+                channel, uri: it, ..
+            } if it == uri => Some(channel),
+            _ => None,
+        });
+        match dialled {
+            Some(channel) => {
+                dials.push((one.now - began).as_millis() as u64);
+                end(one, channel);
+            }
+            None => one.wait(10),
+        }
+    }
+    dials
+}
+
+#[test]
+fn a_server_that_closes_each_channel_is_dialled_less_and_less() {
+    let uri = "sip:cfw@B:5060";
+    let one = &mut One::new(config("M", &["B"]));
+    let times = dials(one, uri, 20_000, |one, channel| {
+        let svr_id = Some(id("B"));
+        one.hear(Input::ChannelUp { channel, svr_id });
+        let why = Lost::Reset;
+        one.hear(Input::ChannelDown { channel, why });
+    });
+    let waits: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((4..=6).contains(&waits.len()), "{times:?}");
+    assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
+    // A channel that has lasted was no failure.
+    let mut lasts = true;
+    let times = dials(one, uri, 60_000, |one, channel| {
+        let svr_id = Some(id("B"));
+        one.hear(Input::ChannelUp { channel, svr_id });
+        if lasts {
+            for seq in 1..15 {
+                one.wait(1_000);
+                let elements = vec![Element::Load(report("B", 0))];
+                let (svr_id, epoch, request_id) = (Some(id("B")), 1, seq);
+                let request = Request {
+                    svr_id,
+                    epoch,
+                    seq,
+                    elements,
+                };
+                one.hear(Input::Request {
+                    channel,
+                    id: request_id,
+                    request,
+                });
+            }
+        }
+        lasts = false;
+        let why = Lost::Reset;
+        one.hear(Input::ChannelDown { channel, why });
+    });
+    let after = times[1] - times[0];
+    assert!(after < 14_000 + 350, "{times:?}");
+}
+
+#[test]
+fn addresses_where_nobody_is_are_forgotten() {
+    let system = |name: &str, address: &str| System {
+        svr_id: id(name),
+        active_svrs: 2,
+        uri: None,
+        cfw_uri: Some(format!("sip:cfw@{address}:5060")),
+        state: SvrState::Active,
+        epoch: 1,
+    };
+    let told = |systems| {
+        vec![Element::ConfInfo(ConfInfo {
+            systems,
+            ..ConfInfo::default()
+        })]
+    };
+    let one = &mut One::new(config("M", &["P"]));
+    let count = one.cluster.addresses.len();
+    one.meet("B", 100);
+    // A server of which B has told, and where nobody answers.
+    one.request("B", 2, told(vec![system("B", "B"), system("C", "C")]));
+    assert_eq!(one.cluster.addresses.len(), count + 1);
+    let mut seq = 2;
+    let mut tries = 0;
+    for _ in 0..900 {
+        for output in std::mem::take(&mut one.said) {
+            if let Output::Dial { channel, uri, .. } = output {
+                tries += usize::from(uri == "sip:cfw@C:5060");
+                let why = Lost::Reset;
+                one.hear(Input::ChannelDown { channel, why });
+            }
+        }
+        one.wait(1_000);
+        seq += 1;
+        one.request("B", seq, vec![Element::Load(report("B", 0))]);
+    }
+    assert_eq!((tries, one.cluster.addresses.len()), (20, count));
+    // A server that moves is dialled where it is now, and not where it was.
+    let channel = One::channel("B");
+    for place in 0..5 {
+        seq += 1;
+        one.request("B", seq, told(vec![system("B", &format!("B{place}"))]));
+        let why = Lost::Reset;
+        one.hear(Input::ChannelDown { channel, why });
+        let svr_id = Some(id("B"));
+        one.hear(Input::ChannelUp { channel, svr_id });
+    }
+    assert!(
+        one.cluster.addresses.len() <= count + 2,
+        "{:?}",
+        one.cluster.addresses
+    );
 }
