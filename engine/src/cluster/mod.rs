@@ -284,6 +284,7 @@ impl Cluster {
         self.push_load(now, false);
         self.check_links(now);
         self.check_peers(now);
+        self.tidy_reserve(now);
         self.adopt_orphans(now);
         self.check_trunks(now);
         self.consider_growing(now);

@@ -61,6 +61,8 @@ pub(super) struct Reserve {
 struct Entry {
     svr_id: SvrId,
     uri: Option<String>,
+    /// Other servers in whose last list it was.
+    told_by: BTreeSet<SvrId>,
     claim: Option<Claim>,
     retry: Option<Instant>,
 }
@@ -81,18 +83,25 @@ struct Adding {
     deadline: Instant,
 }
 
+impl Entry {
+    fn new(svr_id: SvrId, uri: Option<String>) -> Self {
+        Self {
+            svr_id,
+            uri,
+            told_by: BTreeSet::new(),
+            claim: None,
+            retry: None,
+        }
+    }
+}
+
 impl Reserve {
     pub(super) fn new(config: &Config) -> Self {
         let others = config
             .reserved
             .iter()
             .filter(|(id, _)| *id != config.svr_id);
-        let entry = |(svr_id, uri): &(SvrId, String)| Entry {
-            svr_id: *svr_id,
-            uri: Some(uri.clone()),
-            claim: None,
-            retry: None,
-        };
+        let entry = |(svr_id, uri): &(SvrId, String)| Entry::new(*svr_id, Some(uri.clone()));
         Self {
             entries: others.map(entry).collect(),
             ..Self::default()
@@ -139,7 +148,8 @@ impl Cluster {
         carrying
     }
 
-    pub(super) fn reserved_list(&self) -> ReservedSvrs {
+    /// Servers that may be added, in the order in which they are.
+    pub fn reserved(&self) -> Vec<ReservedSvr> {
         let active = self.carrying();
         let server = |entry: &Entry| {
             let state = self.reserve.state_of(entry, &active);
@@ -153,10 +163,38 @@ impl Cluster {
                     .map(|claim| claim.by),
             }
         };
+        self.reserve.entries.iter().map(server).collect()
+    }
+
+    /// The list as it is told. What is only hearsay here is not passed on, so that a server that nobody knows
+    /// any more is forgotten by all.
+    pub(super) fn reserved_list(&self) -> ReservedSvrs {
+        let mut servers = self.reserved();
+        servers.retain(|server| self.is_known_reserve(server.svr_id));
         ReservedSvrs {
             ver: self.reserve.ver,
-            servers: self.reserve.entries.iter().map(server).collect(),
+            servers,
         }
+    }
+
+    /// The operator has listed it, or it is here.
+    fn is_known_reserve(&self, id: SvrId) -> bool {
+        self.is_configured(id) || self.is_alive(id)
+    }
+
+    /// Each second: forgets claims that have led to nothing, and servers that nobody lists any more.
+    pub(super) fn tidy_reserve(&mut self, now: Instant) {
+        let adding = self.reserve.adding.as_ref().map(|adding| adding.svr_id);
+        let mut entries = std::mem::take(&mut self.reserve.entries);
+        entries.retain_mut(|entry| {
+            let is_adding = adding == Some(entry.svr_id);
+            entry.claim = entry
+                .claim
+                .filter(|claim| is_adding || now < claim.at + CLAIM_FOR);
+            let is_listed = entry.told_by.iter().any(|id| self.is_alive(*id));
+            is_adding || is_listed || self.is_known_reserve(entry.svr_id)
+        });
+        self.reserve.entries = entries;
     }
 
     fn tell_reserved(&mut self, now: Instant) {
@@ -391,38 +429,36 @@ impl Cluster {
         }
     }
 
-    /// Another server's list: entries it has and this one has not are added at the end, claims are merged.
+    /// Another server's list: entries it has and this one has not are added at the end. Of claims only its own
+    /// count: those of others are heard from them.
     pub(super) fn on_reserved(&mut self, now: Instant, from: SvrId, list: ReservedSvrs) {
         let own = self.config.svr_id;
         self.reserve.ver = self.reserve.ver.max(list.ver);
+        for entry in &mut self.reserve.entries {
+            entry.told_by.remove(&from);
+        }
         for told in list.servers {
             let id = told.svr_id;
-            if id == own && told.state == ReservedState::Claimed && self.state == SvrState::Standby
-            {
-                let by = told.by.unwrap_or(from);
-                self.activate(now, &format!("{by} asks for this server"));
+            let claims =
+                told.state == ReservedState::Claimed && told.by.is_none_or(|by| by == from);
+            if id == own && claims && self.state == SvrState::Standby {
+                self.activate(now, &format!("{from} asks for this server"));
             }
             if self.reserve.entry(id).is_none() && self.reserve.entries.len() < RESERVED_MAX {
-                self.reserve.entries.push(Entry {
-                    svr_id: id,
-                    uri: told.uri.clone(),
-                    claim: None,
-                    retry: None,
-                });
+                let entry = Entry::new(id, told.uri.clone());
+                self.reserve.entries.push(entry);
             }
             let Some(entry) = self.reserve.entry(id) else {
                 continue;
             };
             entry.uri = entry.uri.take().or(told.uri);
-            match (told.state, entry.claim) {
-                (ReservedState::Claimed, claim) => {
-                    let by = told.by.unwrap_or(from);
-                    if claim.is_none_or(|claim| by < claim.by) {
-                        entry.claim = Some(Claim { by, at: now });
-                    }
+            entry.told_by.insert(from);
+            match entry.claim {
+                claim if claims && claim.is_none_or(|claim| from < claim.by) => {
+                    entry.claim = Some(Claim { by: from, at: now });
                 }
                 // Whoever claimed it has taken the claim back.
-                (_, Some(claim)) if claim.by == from => entry.claim = None,
+                Some(claim) if claim.by == from && !claims => entry.claim = None,
                 _ => {}
             }
         }
@@ -433,12 +469,7 @@ impl Cluster {
         let (svr_id, uri) = (self.config.svr_id, self.config.cfw_uri.clone());
         match self.reserve.entry(svr_id) {
             Some(entry) => entry.claim = None,
-            None => self.reserve.entries.push(Entry {
-                svr_id,
-                uri: Some(uri),
-                claim: None,
-                retry: None,
-            }),
+            None => self.reserve.entries.push(Entry::new(svr_id, Some(uri))),
         }
         self.tell_reserved(now);
     }

@@ -4,7 +4,6 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use cfw::SvrId;
 use cfw::dist_conf::load::SvrState;
-use cfw::dist_conf::message::ReservedSvr;
 
 use super::Cluster;
 use super::decisions::{Decision, Seen, What};
@@ -50,11 +49,6 @@ impl Cluster {
             }
         };
         self.peers.iter().map(view).collect()
-    }
-
-    /// Servers that may be added, in the order in which they are.
-    pub fn reserved(&self) -> Vec<ReservedSvr> {
-        self.reserved_list().servers
     }
 
     /// The last decisions, oldest first.

@@ -595,3 +595,98 @@ fn addresses_where_nobody_is_are_forgotten() {
         one.cluster.addresses
     );
 }
+
+fn reserved_list(servers: &[(&str, ReservedState, Option<&str>)]) -> Vec<Element> {
+    let server = |(name, state, by): &(&str, ReservedState, Option<&str>)| ReservedSvr {
+        svr_id: id(name),
+        uri: Some(format!("sip:cfw@{name}:5060")),
+        state: *state,
+        by: by.map(id),
+    };
+    vec![Element::Reserved(ReservedSvrs {
+        ver: 1,
+        servers: servers.iter().map(server).collect(),
+    })]
+}
+
+#[test]
+fn reserves_that_nobody_lists_any_more_are_forgotten() {
+    use ReservedState::Free;
+    let reserved = vec![(id("R"), "sip:cfw@R:5060".to_owned())];
+    let one = &mut One::new(Config {
+        reserved,
+        ..config("M", &[])
+    });
+    one.meet("B", 100);
+    one.meet("C", 100);
+    let listed = |one: &One| {
+        let servers = one.cluster.reserved().into_iter();
+        servers
+            .map(|server| server.svr_id.to_string())
+            .collect::<Vec<_>>()
+    };
+    one.request(
+        "B",
+        2,
+        reserved_list(&[("S", Free, None), ("T", Free, None)]),
+    );
+    one.request("C", 2, reserved_list(&[("T", Free, None)]));
+    one.wait(1_100);
+    assert_eq!(listed(one), ["R", "S", "T"]);
+    // Hearsay is not passed on.
+    let told = one.cluster.reserved_list().servers;
+    assert_eq!(
+        told.iter().map(|it| it.svr_id).collect::<Vec<_>>(),
+        [id("R")]
+    );
+    one.request("B", 3, reserved_list(&[]));
+    one.wait(1_100);
+    assert_eq!(listed(one), ["R", "T"]);
+    let (channel, why) = (One::channel("C"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    one.wait(2_100);
+    assert_eq!(listed(one), ["R"]);
+}
+
+#[test]
+fn claims_count_from_whoever_claims_and_not_for_ever() {
+    use ReservedState::{Claimed, Free};
+    let reserved = vec![(id("R"), "sip:cfw@R:5060".to_owned())];
+    let one = &mut One::new(Config {
+        reserved,
+        ..config("M", &[])
+    });
+    one.meet("B", 100);
+    let state = |one: &One| one.cluster.reserved()[0].state;
+    // A claim of somebody else, or one that this server made and that comes back.
+    for by in ["C", "M"] {
+        one.request(
+            "B",
+            one.numbers + 2,
+            reserved_list(&[("R", Claimed, Some(by))]),
+        );
+        assert_eq!(state(one), Free);
+    }
+    one.request(
+        "B",
+        one.numbers + 2,
+        reserved_list(&[("R", Claimed, Some("B"))]),
+    );
+    assert_eq!(state(one), Claimed);
+    for _ in 0..41 {
+        one.wait(1_000);
+        let seq = one.numbers + 2;
+        one.request("B", seq, vec![Element::Load(report("B", 100))]);
+    }
+    assert_eq!(state(one), Free);
+    // Nor is a server woken by a claim that a third one repeats.
+    let one = &mut One::new(Config {
+        standby: true,
+        ..config("M", &[])
+    });
+    one.meet("B", 100);
+    one.request("B", 2, reserved_list(&[("M", Claimed, Some("C"))]));
+    assert_eq!(one.cluster.state(), SvrState::Standby);
+    one.request("B", 3, reserved_list(&[("M", Claimed, None)]));
+    assert_eq!(one.cluster.state(), SvrState::Active);
+}
