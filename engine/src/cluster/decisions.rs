@@ -1,11 +1,19 @@
 //! Why callers went where they went: the last decisions, with what was known when they were taken.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Decisions kept; older ones are in the log.
 pub const DECISIONS_MAX: usize = 1_000;
+
+/// Characters of [`Decision::who`]: a From header may be as long as its message.
+pub(super) const WHO_MAX: usize = 256;
+
+/// What was seen so lately is seen still where nothing else follows from it.
+const LATELY: Duration = Duration::from_millis(100);
 
 /// One decision of this server.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,7 +23,7 @@ pub struct Decision {
     pub what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<String>,
-    /// Whom it concerns: the URI of a From header.
+    /// Whom it concerns: the beginning of the URI of a From header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
     /// The server that was chosen, or is spoken of.
@@ -25,8 +33,14 @@ pub struct Decision {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     pub reason: String,
-    /// All servers as they were seen, this one first.
-    pub seen: Vec<Seen>,
+    /// All servers as they were seen, this one first. Refusals share what was seen at most a tenth of a second
+    /// before.
+    #[serde(serialize_with = "as_list")]
+    pub seen: Arc<[Seen]>,
+}
+
+fn as_list<S: Serializer>(seen: &Arc<[Seen]>, serializer: S) -> Result<S::Ok, S::Error> {
+    seen.as_ref().serialize(serializer)
 }
 
 /// What was decided.
@@ -68,19 +82,34 @@ pub struct Seen {
 
 /// The last [`DECISIONS_MAX`] decisions.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Decisions(VecDeque<Decision>);
+pub(super) struct Decisions {
+    last: VecDeque<Decision>,
+    seen: Option<(Instant, Arc<[Seen]>)>,
+}
 
 impl Decisions {
     pub(super) fn push(&mut self, decision: Decision) {
-        if self.0.len() == DECISIONS_MAX {
-            self.0.pop_front();
+        if self.last.len() == DECISIONS_MAX {
+            self.last.pop_front();
         }
-        self.0.push_back(decision);
+        self.last.push_back(decision);
+    }
+
+    pub(super) fn seen_lately(&self, now: Instant) -> Option<Arc<[Seen]>> {
+        let seen = self.seen.as_ref().filter(|(at, _)| now < *at + LATELY);
+        seen.map(|(_, seen)| seen.clone())
+    }
+
+    pub(super) fn see(&mut self, now: Instant, seen: &Arc<[Seen]>) {
+        let is_known = |(_, known): &(Instant, Arc<[Seen]>)| Arc::ptr_eq(known, seen);
+        if !self.seen.as_ref().is_some_and(is_known) {
+            self.seen = Some((now, seen.clone()));
+        }
     }
 
     /// Oldest first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Decision> + ExactSizeIterator {
-        self.0.iter()
+        self.last.iter()
     }
 }
 
@@ -100,7 +129,7 @@ mod tests {
                 server: None,
                 status: Some(503),
                 reason: String::new(),
-                seen: Vec::new(),
+                seen: Arc::new([]),
             });
         }
         assert_eq!(decisions.iter().len(), DECISIONS_MAX);

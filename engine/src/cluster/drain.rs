@@ -288,10 +288,12 @@ impl Cluster {
         self.timers.set(running.next, Timer::Move);
         let local = &self.rosters.local;
         running.moves.retain(|user, _| local.contains_key(user));
-        let mut under_way = 0;
-        for tried in running.moves.values_mut() {
-            if tried.target.is_some() && now >= tried.at + MOVE_FOR {
-                tried.target = None;
+        let (mut under_way, mut late) = (0, Vec::new());
+        for (user, tried) in &mut running.moves {
+            if now >= tried.at + MOVE_FOR
+                && let Some(target) = tried.target.take()
+            {
+                late.push((user.clone(), target));
             }
             under_way += usize::from(tried.target.is_some());
         }
@@ -310,6 +312,9 @@ impl Cluster {
         };
         let due = local.keys().filter(is_due).filter(is_present);
         let mut due: Vec<_> = due.take(space).cloned().collect();
+        for ((room, endpoint), target) in late {
+            self.note_failed_move(now, &room, &endpoint, target, "not done in time");
+        }
         if self.candidates(now, 1.0).is_empty() {
             due.clear();
         }
@@ -412,6 +417,7 @@ impl Cluster {
         let Some(tried) = running.moves.get_mut(&key) else {
             return;
         };
+        let target = tried.target;
         if status / 100 == 2 {
             return;
         }
@@ -420,6 +426,27 @@ impl Cluster {
         } else {
             self.begin_move(now, room, endpoint, true);
         }
+        let tried = self.drain.running.as_ref().map(|it| &it.moves);
+        let tried = tried.and_then(|moves| moves.get(&key));
+        if let (Some(target), true) = (target, tried.is_some_and(|it| it.target.is_none())) {
+            let why = format!("he was sent by REFER in vain: {status}");
+            self.note_failed_move(now, room, endpoint, target, &why);
+        }
+    }
+
+    fn note_failed_move(
+        &mut self,
+        now: Instant,
+        room: &str,
+        endpoint: &str,
+        target: SvrId,
+        why: &str,
+    ) {
+        let key = (self.config.svr_id, endpoint.to_owned());
+        let conference = self.rosters.get(room);
+        let user = conference.and_then(|it| it.users.get(&key));
+        let entity = user.map_or_else(String::new, |it| it.user.entity.clone());
+        self.decide_user(now, What::Move, room, &entity, target, why);
     }
 
     /// What became of a request that another server call him.
@@ -429,8 +456,12 @@ impl Cluster {
         if let Some(tried) = running.and_then(|running| running.moves.get_mut(&key))
             && status / 100 != 2
         {
-            tried.target = None;
+            let target = tried.target.take();
             tried.at = now;
+            if let Some(target) = target {
+                let why = format!("he could not be called from there: {status}");
+                self.note_failed_move(now, room, endpoint, target, &why);
+            }
         }
     }
 }

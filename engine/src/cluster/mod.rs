@@ -228,6 +228,13 @@ impl Cluster {
         match report {
             Report::Asked { call, asked } => self.on_asked(now, shard, call, asked),
             Report::Withdrawn { call } => self.on_withdrawn(shard, call),
+            Report::Refused {
+                room,
+                from,
+                status,
+                why,
+                others,
+            } => self.on_refused(now, room.as_str(), &from, status, why, others),
             Report::User { room, user } => self.on_user(now, shard, &room, *user),
             Report::UserGone { room, endpoint } => {
                 self.on_user_gone(now, room.as_str(), &endpoint);

@@ -4,5 +4,6 @@ mod chaos;
 mod net;
 mod one;
 mod placing;
+mod reasons;
 mod rules;
 mod service;

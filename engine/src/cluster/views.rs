@@ -1,12 +1,13 @@
 //! What can be read of the rules' state, and how decisions are noted.
 
+use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
 use cfw::SvrId;
 use cfw::dist_conf::load::SvrState;
 
 use super::Cluster;
-use super::decisions::{Decision, Seen, What};
+use super::decisions::{Decision, Seen, WHO_MAX, What};
 use super::interface::{ConferenceView, Config, Output, ServerView};
 use super::peers::Peer;
 use super::roster::Conference;
@@ -105,6 +106,24 @@ impl Cluster {
         self.note(now, what, room, who, server, status, reason);
     }
 
+    /// A shard has refused a caller by itself.
+    pub(super) fn on_refused(
+        &mut self,
+        now: Instant,
+        room: &str,
+        from: &str,
+        status: u16,
+        why: String,
+        others: u32,
+    ) {
+        let reason = match others {
+            0 => why,
+            others => format!("{why}; {others} others were refused since the last"),
+        };
+        let (room, who) = (Some(room), Some(from));
+        self.note(now, What::Refuse, room, who, None, Some(status), reason);
+    }
+
     pub(super) fn decide_user(
         &mut self,
         now: Instant,
@@ -139,22 +158,29 @@ impl Cluster {
     ) {
         let at = self.config.started + now.saturating_duration_since(self.started);
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seen = match what {
+            // Refusals come in floods, and change nothing of what is seen.
+            What::Refuse => self.decisions.seen_lately(now),
+            _ => None,
+        };
+        let seen = seen.unwrap_or_else(|| self.seen(now));
+        self.decisions.see(now, &seen);
         let decision = Decision {
             at_ms: at.as_millis() as u64,
             what,
             room: room.map(str::to_owned),
-            who: who.map(str::to_owned),
+            who: who.map(|who| who.chars().take(WHO_MAX).collect()),
             server: server.map(|id| id.as_str().to_owned()),
             status,
             reason,
-            seen: self.seen(now),
+            seen,
         };
         self.outputs.push_back(Output::Decided(decision.clone()));
         self.decisions.push(decision);
     }
 
     /// This server and the others, as a decision shows them.
-    fn seen(&self, now: Instant) -> Vec<Seen> {
+    fn seen(&self, now: Instant) -> Arc<[Seen]> {
         let own = Seen {
             svr_id: self.config.svr_id.as_str().to_owned(),
             state: self.state.as_str(),

@@ -9,6 +9,7 @@ use sip::{Body, CallKey, Invite, Named, Rejection};
 use super::access::Entry;
 use super::call::{Call, Gate, PIN_TIME, Phase};
 use super::marks::Marks;
+use super::refusals::Refused;
 use super::{
     Focus, Means, RoomName, body, described_anew, log_no_seat, negotiate, not_acceptable, parse,
     reachable, rejection, remote, set_ports,
@@ -33,9 +34,10 @@ impl Focus {
         if !self.is_to_be_placed(&invite) {
             return self.take_in(invite, None, means);
         }
-        let call = invite.call;
+        let (call, refused) = (invite.call, Refused::of(&invite));
         if let Err(rejection) = self.ask_cluster(invite, means) {
             means.meters.calls_rejected.add(1);
+            self.tell_refusal(means.now, refused, &rejection, "too many callers wait");
             means.sip.reject(means.now, call, rejection);
         }
     }
@@ -47,7 +49,7 @@ impl Focus {
         entry: Option<Entry>,
         means: &mut Means<'_, I>,
     ) {
-        let key = invite.call;
+        let (key, refused) = (invite.call, Refused::of(&invite));
         match self.seat(invite, entry, means) {
             Ok(offer) => {
                 let ring = Duration::from_millis(self.config.rooms.answer_after_ms.into());
@@ -66,6 +68,11 @@ impl Focus {
             }
             Err(rejection) => {
                 means.meters.calls_rejected.add(1);
+                let busy = match self.admission.is_closed() {
+                    true => "this server takes nobody",
+                    false => "no seat is free",
+                };
+                self.tell_refusal(means.now, refused, &rejection, busy);
                 means.sip.reject(means.now, key, rejection);
             }
         }

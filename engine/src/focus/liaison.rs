@@ -18,6 +18,15 @@ pub enum Report {
     Asked { call: CallKey, asked: Arrival },
     /// The caller has gone before the answer came.
     Withdrawn { call: CallKey },
+    /// A caller was refused without the cluster's word, with this status and for this reason; and so many others
+    /// since the last who was told.
+    Refused {
+        room: RoomName,
+        from: String,
+        status: u16,
+        why: String,
+        others: u32,
+    },
     /// A user of a conference here is new or has changed.
     User { room: RoomName, user: Box<ConfUser> },
     /// A user of a conference here has gone.

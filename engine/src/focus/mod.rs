@@ -48,6 +48,7 @@ mod name;
 pub mod negotiate;
 mod orders;
 mod placing;
+mod refusals;
 mod relay;
 mod reports;
 mod requests;
@@ -65,6 +66,7 @@ use lookups::Lookups;
 use moving::Errands;
 pub use name::RoomName;
 use placing::Placing;
+use refusals::Refusals;
 use relay::Relays;
 use reports::Reports;
 use roster::Rosters;
@@ -101,6 +103,7 @@ pub struct Focus {
     reports: Reports,
     elsewhere: Elsewhere,
     placing: Placing,
+    refusals: Refusals,
     errands: Errands,
     relays: Relays,
     trunks: Trunks,
@@ -124,6 +127,7 @@ impl Focus {
             reports: Reports::default(),
             elsewhere: Elsewhere::default(),
             placing: Placing::default(),
+            refusals: Refusals::default(),
             errands: Errands::default(),
             relays: Relays::default(),
             trunks: Trunks::default(),

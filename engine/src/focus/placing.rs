@@ -9,6 +9,7 @@ use sip::{CallKey, Invite, Rejection};
 use super::access::{Asking, Entry};
 use super::liaison::{Arrival, Closed, Report, Verdict};
 use super::marks::Marks;
+use super::refusals::Refused;
 use super::{Focus, Means, RoomName, rejection};
 use crate::io::MediaIo;
 use crate::load::Asked;
@@ -187,13 +188,11 @@ impl Focus {
         means.sip.reject(means.now, call, refused);
     }
 
-    /// A caller who waits has hung up; says whether he did wait.
-    pub(super) fn withdraw(&mut self, call: CallKey) -> bool {
-        let waited = self.placing.take(call).is_some();
-        if waited {
+    /// A caller has hung up, perhaps one who waits.
+    pub(super) fn withdraw(&mut self, call: CallKey) {
+        if self.placing.take(call).is_some() {
             self.reports.push(Report::Withdrawn { call });
         }
-        waited
     }
 
     /// Gives up those who have waited for too long.
@@ -202,7 +201,12 @@ impl Focus {
             if when > means.now {
                 break;
             }
-            if self.withdraw(call) {
+            let waiting = self.placing.waiting.get(&call);
+            let refused = waiting.map(|waiting| Refused::of(&waiting.invite));
+            self.withdraw(call);
+            if let Some(refused) = refused {
+                let why = "the cluster has not said in time where he goes";
+                self.tell_refusal(means.now, refused, &Rejection::new(503), why);
                 self.turn_away(call, means);
             }
         }

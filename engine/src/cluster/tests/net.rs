@@ -528,8 +528,14 @@ impl Net {
                 let Some((_, user)) = server.users.get(&key).cloned() else {
                     return;
                 };
-                if !self.phone.refer {
-                    self.after(LATENCY, at, done(room, at, endpoint, 405));
+                let closed = server.closed.get(&(shard, key.0));
+                let refused = match closed {
+                    // He would find it so where he goes.
+                    Some(Closed::Locked) => Some(403),
+                    _ => (!self.phone.refer).then_some(405),
+                };
+                if let Some(status) = refused {
+                    self.after(LATENCY, at, done(room, at, endpoint, status));
                     return;
                 }
                 let (target, name) = (host(&target), room.as_str().to_owned());

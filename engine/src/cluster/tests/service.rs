@@ -849,7 +849,7 @@ fn a_locked_room_is_locked_everywhere_until_it_ends() {
         assert_eq!(net.ends[&caller], Err(403));
         assert_eq!(net.ends[&stranger], Err(403));
     }
-    // Who is in it may be moved.
+    // Who is in it is taken over: nobody believes him that he is, if he calls.
     let wanted = Wanted::Drain { deadline: None };
     net.input(id("A"), Input::Operator { id: 2, wanted });
     net.run(3_000);

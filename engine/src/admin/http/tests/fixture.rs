@@ -182,7 +182,7 @@ impl ShardQueries for FakeShards {
             server: Some("B".to_owned()),
             status: Some(302),
             reason: "at the maximum".to_owned(),
-            seen: Vec::new(),
+            seen: [].into(),
         };
         sender.send(vec![decision]).unwrap();
         receiver

@@ -1,10 +1,10 @@
-//! Whoever is let in counts, and whoever is not hears why.
+//! Whoever is let in counts, and whoever is not hears why, as does the cluster.
 
 use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
 
 use super::cluster::room;
 use super::*;
-use crate::focus::liaison::Order;
+use crate::focus::liaison::{Closed, Order, Report};
 
 #[test]
 fn calls_that_ring_count_until_they_are_over() {
@@ -76,4 +76,45 @@ fn who_joins_a_call_passes_neither_the_cap_nor_a_drain() {
     join(&mut server, "SIP/2.0 503");
     server.load.update(0, 0.0);
     join(&mut server, "SIP/2.0 200");
+}
+
+#[test]
+fn the_cluster_hears_of_refusals_that_it_was_not_asked_about() {
+    let mut server = Server::in_cluster(43, "A", &["rooms.max_participants=1"]);
+    let refused = |server: &mut Server| {
+        let (_, refused) = server.report(|report| match report {
+            Report::Refused {
+                from, status, why, ..
+            } => Some((from.clone(), *status, why.clone())),
+            _ => None,
+        });
+        refused
+    };
+    Phone::new(&server).call(&mut server, "staff");
+    server.turn();
+    let full = Phone::new(&server);
+    full.request("INVITE", "staff", None, WITH_SDP, SDP);
+    server.expect(&full, "SIP/2.0 486", SOON);
+    let why = "the room has as many participants as it may".to_owned();
+    assert_eq!(refused(&mut server), (full.uri(), 486, why));
+
+    server.order_all(&Order::Closed {
+        room: room("hall"),
+        why: Some(Closed::Locked),
+    });
+    server.turn();
+    for state in [State::Active, State::Draining] {
+        server.state.set(state);
+        let locked = Phone::new(&server);
+        locked.request("INVITE", "hall", None, WITH_SDP, SDP);
+        server.expect(&locked, "SIP/2.0 403", SOON);
+        let why = "The conference is locked".to_owned();
+        assert_eq!(refused(&mut server), (locked.uri(), 403, why));
+    }
+
+    let patient = Phone::new(&server);
+    patient.request("INVITE", "else", None, WITH_SDP, SDP);
+    server.expect(&patient, "SIP/2.0 503", Duration::from_secs(7));
+    let why = "the cluster has not said in time where he goes".to_owned();
+    assert_eq!(refused(&mut server), (patient.uri(), 503, why));
 }
