@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use cfw::dist_conf::message::Element;
+
 use super::super::*;
-use super::net::{Phone, config, id, load, room, user};
-use super::one::One;
-use crate::focus::liaison::{Arrival, Order};
+use super::net::{Phone, config, load, room, user};
+use super::one::{One, report as report_of};
+use crate::focus::liaison::Arrival;
 
 fn last(one: &One) -> Decision {
     one.cluster.decisions().next_back().unwrap().clone()
@@ -70,45 +72,46 @@ fn nobody_fills_the_list_with_his_name() {
 
 #[test]
 fn moves_that_fail_are_kept() {
-    let one = &mut One::new(config("M", &[]));
-    one.meet("B", 100);
-    let phone = Phone {
-        refer: true,
-        replaces: false,
-    };
-    let user = Box::new(user("sip:a@phone", "a", phone));
-    let (shard, room) = (0, room("r"));
-    let report = Report::User {
-        room: room.clone(),
-        user,
-    };
-    one.hear(Input::Report { shard, report });
-    let wanted = Wanted::Drain { deadline: None };
-    one.hear(Input::Operator { id: 1, wanted });
-    one.wait(150);
-    let is_move = |output: &Output| {
-        matches!(
-            output,
-            Output::Order {
-                order: Order::Move { .. },
-                ..
+    for (refer, reason) in [
+        (true, "not done in time"),
+        (false, "he could not be called from there: 510"),
+    ] {
+        let one = &mut One::new(config("M", &[]));
+        one.meet("B", 100);
+        let replaces = !refer;
+        let user = Box::new(user("sip:a@phone", "a", Phone { refer, replaces }));
+        let (shard, room) = (0, room("r"));
+        let report = Report::User { room, user };
+        one.hear(Input::Report { shard, report });
+        let wanted = Wanted::Drain { deadline: None };
+        one.hear(Input::Operator { id: 1, wanted });
+        one.wait(150);
+        // He is asked to call B, and nothing comes of it; or B is asked to call him, and does not answer.
+        let channel = One::channel("B");
+        let asked = one.said.iter().rev().find_map(|output| match output {
+            Output::Send { id, request, .. } => {
+                let is_his = |element: &Element| matches!(element, Element::Participant(_));
+                request.elements.iter().any(is_his).then_some(*id)
             }
-        )
-    };
-    assert!(one.said.iter().any(is_move));
-    let (endpoint, status) = ("a".to_owned(), 603);
-    let report = Report::Done {
-        room,
-        svr_id: id("M"),
-        endpoint,
-        status,
-    };
-    one.hear(Input::Report { shard, report });
-    let failed = last(one);
-    assert_eq!(
-        (failed.what, failed.server.as_deref()),
-        (What::Move, Some("B"))
-    );
-    assert_eq!(failed.who.as_deref(), Some("sip:a@phone"));
-    assert_eq!(failed.reason, "he was sent by REFER in vain: 603");
+            _ => None,
+        });
+        assert_eq!(asked.is_some(), replaces);
+        if let Some(id) = asked {
+            let result = Err(408);
+            one.hear(Input::Response {
+                channel,
+                id,
+                result,
+            });
+        }
+        for seq in 2..(if refer { 44 } else { 3 }) {
+            one.request("B", seq, vec![Element::Load(report_of("B", 100))]);
+            one.wait(1_000);
+        }
+        let mut decisions = one.cluster.decisions();
+        let failed = decisions.find(|it| it.reason == reason).unwrap();
+        let server = failed.server.as_deref();
+        assert_eq!((failed.what, server), (What::Move, Some("B")));
+        assert_eq!(failed.who.as_deref(), Some("sip:a@phone"));
+    }
 }
