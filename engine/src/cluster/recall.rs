@@ -358,6 +358,16 @@ impl Cluster {
             let at = job.at;
             self.recall.waiting.push_back(job);
             self.pace_at(at);
+        } else {
+            let key = (job.dead, job.endpoint);
+            let user = self
+                .rosters
+                .get(&job.room)
+                .and_then(|it| it.users.get(&key));
+            if let Some(entity) = user.map(|it| it.user.entity.clone()) {
+                let (own, reason) = (self.config.svr_id, "he could not be called back");
+                self.decide_user(now, What::Recall, &job.room, &entity, own, reason);
+            }
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cfw::dist_conf::message::Element;
+use cfw::dist_conf::message::{ConfInfo, ConfState, Element, Users};
 
 use super::super::*;
-use super::net::{Phone, config, load, room, user};
+use super::net::{Phone, config, id, load, room, user};
 use super::one::{One, report as report_of};
-use crate::focus::liaison::Arrival;
+use crate::focus::liaison::{Arrival, Order};
 
 fn last(one: &One) -> Decision {
     one.cluster.decisions().next_back().unwrap().clone()
@@ -114,4 +114,61 @@ fn moves_that_fail_are_kept() {
         assert_eq!((failed.what, server), (What::Move, Some("B")));
         assert_eq!(failed.who.as_deref(), Some("sip:a@phone"));
     }
+}
+
+#[test]
+fn who_cannot_be_called_back_is_kept() {
+    let recall = true;
+    let one = &mut One::new(Config {
+        recall,
+        ..config("M", &[])
+    });
+    one.meet("B", 100);
+    let phone = Phone {
+        refer: false,
+        replaces: true,
+    };
+    let users = Users {
+        conf_obj_id: "r".to_owned(),
+        owner: Some(id("B")),
+        ver: 1,
+        epoch: 1,
+        state: ConfState::Active,
+        locked: false,
+        max_users: None,
+        subject: None,
+        full: false,
+        users: vec![user("sip:a@phone", "a", phone)],
+    };
+    let info = ConfInfo {
+        part: 1,
+        parts: 1,
+        conferences: vec![users],
+        ..ConfInfo::default()
+    };
+    one.request("B", 2, vec![Element::ConfInfo(info)]);
+    let (channel, why) = (One::channel("B"), Lost::Reset);
+    one.hear(Input::ChannelDown { channel, why });
+    for _ in 0..2 {
+        one.wait(3_000);
+        let order = one.said.drain(..).find_map(|output| match output {
+            Output::Order {
+                order: Order::TakeOver { room, user, .. },
+                ..
+            } => Some((room, user)),
+            _ => None,
+        });
+        let (room, user) = order.unwrap();
+        let report = Report::Done {
+            room,
+            svr_id: id("B"),
+            endpoint: user.endpoint.clone(),
+            status: 486,
+        };
+        one.hear(Input::Report { shard: 0, report });
+    }
+    let failed = last(one);
+    assert_eq!(failed.what, What::Recall);
+    assert_eq!(failed.who.as_deref(), Some("sip:a@phone"));
+    assert_eq!(failed.reason, "he could not be called back");
 }
