@@ -33,20 +33,24 @@ pub(super) enum Heard {
         from: Host,
         hopped: bool,
     },
-    /// No answer but a refusal; 408: none at all.
+    /// No answer but a refusal; 408: none at all. `is_last`: no redirect has named another server.
     Refused {
         from: Host,
         hopped: bool,
         status: u16,
+        is_last: bool,
     },
     Up {
         at: Host,
     },
-    /// His call is over by BYE of the server's, or because its session was.
+    /// His call is over by BYE of the server's, or because its session was, and he was not on his way to
+    /// another server.
     Over {
         at: Host,
         cause: Ended,
     },
+    /// He was refused so often that he gives up.
+    GaveUp,
     /// Somebody has called him in place of a call of his.
     CalledBack {
         by: Host,
@@ -472,6 +476,7 @@ impl Caller {
             from: attempt.to,
             hopped: attempt.hopped,
             status,
+            is_last: attempt.others.is_empty(),
         });
         // RFC 3261 §8.1.3.4: the next of those that the redirect named.
         self.state = match self.follow(now, attempt.others, attempt.redirects) {
@@ -483,6 +488,7 @@ impl Caller {
     fn try_later(&mut self, now: Instant, retry_after_s: Option<u32>) -> State {
         self.tries += 1;
         if self.tries >= TRIES_MAX {
+            self.heard.push(Heard::GaveUp);
             return State::Idle;
         }
         self.next_server += 1;
@@ -494,11 +500,13 @@ impl Caller {
         self.old.retain(|(_, leg)| leg.call != call);
         match self.state {
             State::Up(leg) if leg.call == call => {
-                self.heard.push(Heard::Over { at: leg.at, cause });
                 // A move under way is what he is on now.
                 self.state = match self.moving.take() {
                     Some(moving) => State::Calling(moving.attempt),
-                    None => self.try_later(now, None),
+                    None => {
+                        self.heard.push(Heard::Over { at: leg.at, cause });
+                        self.try_later(now, None)
+                    }
                 };
             }
             _ => {}

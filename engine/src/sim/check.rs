@@ -1,15 +1,14 @@
-//! What must always be, and what must be again when the faults are over.
+//! What must always be.
 
 use std::collections::BTreeSet;
 
 use cfw::dist_conf::load::SvrState;
 
-use super::caller::{Heard, State};
+use super::caller::{Heard, Leg, State};
 use super::clock::{SECOND, Time};
 use super::net::Host;
 use super::report::Count;
-use super::scenario::{EVENING, LAST_FAULT, Step, caller_host, server_host};
-use super::server::{Roster, svr_id};
+use super::scenario::{Step, caller_host, server_host};
 use super::shard::UNIT;
 use super::world::{Machine, Person, World};
 
@@ -22,11 +21,14 @@ const AFTERMATH: Time = 100 * SECOND;
 /// So long nothing must have been wrong before a server dies, if all its callers are to be called back.
 const CALM: Time = 40 * SECOND;
 
+/// Below this share of its maximum a server takes callers.
+const ROOMY: f64 = 0.9;
+
 /// By then the others know that a server drains.
 const HEARD_OF: Time = 3 * SECOND;
 
 /// By then they have been.
-const CALLED_BACK: Time = 10 * SECOND;
+const CALLED_BACK: Time = 5 * SECOND;
 
 impl World {
     /// What a caller has heard.
@@ -58,10 +60,33 @@ impl World {
                     self.violated(format!("c{name} got no answer from S{}", from.0));
                 }
             }
-            Heard::Refused { from, status, .. } => {
+            Heard::Refused {
+                from,
+                status,
+                is_last,
+                ..
+            } => {
                 self.counts.held("a refusal has a reason", 1);
                 if ![503, 480].contains(status) && !self.has_excuse(at, from.0) {
                     self.violated(format!("S{} refused c{name} with {status}", from.0));
+                }
+                if *is_last && let Some(server) = self.has_room_for(at) {
+                    self.violated(format!(
+                        "S{} refused c{name}, and S{} had room",
+                        from.0, server.0
+                    ));
+                }
+            }
+            Heard::GaveUp => {
+                self.counts.held("who gives up has a reason", 1);
+                if let Some(server) = self.has_room_for(at) {
+                    self.violated(format!("c{name} gives up, and S{} has room", server.0));
+                }
+            }
+            Heard::Over { at: server, cause } => {
+                self.counts.held("a server that hangs up has a reason", 1);
+                if !self.has_excuse(at, server.0) {
+                    self.violated(format!("S{} hung up on c{name}: {cause:?}", server.0));
                 }
             }
             _ => {}
@@ -79,19 +104,33 @@ impl World {
             || self.scenario.lossy
     }
 
+    /// A server that could take this caller, if nothing was wrong with anybody not long ago.
+    fn has_room_for(&self, at: usize) -> Option<Host> {
+        let is_old = |trouble: Time| trouble == 0 || self.now > trouble + AFTERMATH;
+        let machines = self.machines.iter();
+        let mut troubles = machines.map(|machine| machine.trouble.max(machine.frozen_until));
+        let is_calm = troubles.all(is_old) && is_old(self.people[at].trouble);
+        if self.scenario.lossy || !is_calm {
+            return None;
+        }
+        let has_room = |server: &usize| {
+            let machine = &self.machines[*server];
+            machine.server.as_ref().is_some_and(|server| {
+                let load = server.shard.measured().max(server.shard.cost().into());
+                server.cluster().state() == SvrState::Active
+                    && load < ROOMY * f64::from(machine.plan.max)
+            })
+        };
+        let found = (0..self.machines.len()).find(has_room);
+        found.map(server_host)
+    }
+
     /// Once a second.
     pub(super) fn check(&mut self) {
         self.check_callers();
         self.check_bereaved();
         self.check_drains();
-        if self.now >= LAST_FAULT && self.agreed_at.is_none() && !self.is_evening {
-            let disagreement = self.disagreement();
-            if disagreement.is_none() {
-                self.agreed_at = Some(self.now);
-                let took = self.now - LAST_FAULT;
-                self.counts.slowest_agreement = self.counts.slowest_agreement.max(took);
-            }
-        }
+        self.check_again();
     }
 
     /// Whoever believes to be in a room is in it, or finds out.
@@ -111,6 +150,7 @@ impl World {
                 person.silent_since = None;
                 continue;
             };
+            self.counts.held("nobody is lost without a reason", 1);
             let server = usize::from(leg.at.0) - 1;
             let key = (person.caller.room.clone(), person.caller.uri());
             let there = present[server]
@@ -136,14 +176,17 @@ impl World {
             }
             self.call_again(at);
         }
-        self.counts
-            .held("nobody is lost without a reason", self.people.len() as u64);
     }
 
     /// Remembers who loses his server by this fault and should be called back: nothing else is wrong, other
     /// servers have room, and he knows Replaces.
     pub(super) fn bereave(&mut self, fault: &Step) {
+        // These keep nobody from anything.
+        if matches!(fault, Step::Garbage { .. } | Step::Start { .. }) {
+            return;
+        }
         let was_calm = self.last_fault == 0 || self.now > self.last_fault + CALM;
+        self.last_fault = self.now;
         self.bereaved.clear();
         let &Step::Kill {
             server,
@@ -172,30 +215,28 @@ impl World {
             return;
         }
         let host = server_host(server);
-        let is_his = |(_, person): &(usize, &Person)| {
-            let is_there = matches!(person.caller.state, State::Up(leg) if leg.at == host);
-            is_there && person.caller.skills.replaces
+        let is_his = |(at, person): (usize, &Person)| match person.caller.state {
+            State::Up(leg) if leg.at == host && person.caller.skills.replaces => {
+                Some((self.now, at, leg))
+            }
+            _ => None,
         };
-        let people = self.people.iter().enumerate().filter(is_his);
-        let bereaved = people.map(|(at, _)| (self.now, at, host)).collect();
-        self.bereaved = bereaved;
+        let people = self.people.iter().enumerate();
+        self.bereaved = people.filter_map(is_his).collect();
     }
 
     fn check_bereaved(&mut self) {
         let now = self.now;
-        let is_due = |(since, _, _): &(Time, usize, Host)| now >= since + CALLED_BACK;
+        let is_due = |(since, _, _): &(Time, usize, Leg)| now >= since + CALLED_BACK;
         let all = std::mem::take(&mut self.bereaved).into_iter();
         let (due, rest): (Vec<_>, Vec<_>) = all.partition(is_due);
         self.bereaved = rest;
-        for (_, at, host) in due {
+        for (_, at, lost) in due {
             self.counts
                 .held("callers of a dead server are called back", 1);
-            if matches!(self.people[at].caller.state, State::Up(leg) if leg.at == host) {
-                let name = caller_host(at).0;
-                self.violated(format!(
-                    "nobody called c{name} back, whose S{} died",
-                    host.0
-                ));
+            if matches!(self.people[at].caller.state, State::Up(leg) if leg == lost) {
+                let (name, server) = (caller_host(at).0, lost.at.0);
+                self.violated(format!("nobody called c{name} back, whose S{server} died"));
             }
         }
     }
@@ -235,123 +276,6 @@ impl World {
         );
         if drainers > 1 && !self.scenario.lossy {
             self.violated(format!("{drainers} servers drain by themselves"));
-        }
-    }
-
-    /// Everybody who is in a conference, by the servers that have them.
-    fn truth(&self) -> Roster {
-        let mut truth = Roster::new();
-        for (at, machine) in self.machines.iter().enumerate() {
-            let Some(server) = &machine.server else {
-                continue;
-            };
-            let id = svr_id(server_host(at)).to_string();
-            let users = server.shard.users();
-            truth.extend(users.map(|(room, entity)| (room, entity, id.clone())));
-        }
-        truth
-    }
-
-    /// How a server's view differs from the truth, if one's does.
-    fn disagreement(&self) -> Option<String> {
-        let truth = self.truth();
-        for (at, machine) in self.machines.iter().enumerate() {
-            let Some(server) = &machine.server else {
-                continue;
-            };
-            let is_apart = server.cluster().state() == SvrState::Standby && server.channels() == 0;
-            if is_apart {
-                continue;
-            }
-            let seen = server.roster();
-            if seen != truth {
-                let missing: Vec<_> = truth.difference(&seen).take(3).collect();
-                let ghosts: Vec<_> = seen.difference(&truth).take(3).collect();
-                let name = server_host(at).0;
-                return Some(format!(
-                    "S{name} misses {missing:?} and sees ghosts {ghosts:?}"
-                ));
-            }
-        }
-        None
-    }
-
-    /// Before all hang up: the servers have found together again.
-    pub(super) fn check_evening(&mut self) {
-        debug_assert!(self.now >= EVENING);
-        self.counts
-            .held("one roster everywhere after the last fault", 1);
-        // A move or a drain may be on its way at this moment, but not in every one.
-        let disagreement = self.disagreement();
-        if self.agreed_at.is_none()
-            && let Some(disagreement) = disagreement
-        {
-            self.violated(format!(
-                "no one roster after the last fault: {disagreement}"
-            ));
-        }
-        self.counts.held("the mesh is whole again", 1);
-        let active: Vec<usize> = (0..self.machines.len())
-            .filter(|at| {
-                let server = self.machines[*at].server.as_ref();
-                server.is_some_and(|server| server.cluster().state() != SvrState::Standby)
-            })
-            .collect();
-        for &at in &active {
-            let Some(server) = &self.machines[at].server else {
-                continue;
-            };
-            let channels = server.channels();
-            let alive = self
-                .machines
-                .iter()
-                .filter(|machine| machine.server.is_some());
-            let most = alive.count() - 1;
-            let name = server_host(at).0;
-            if channels + 1 < active.len() || channels > most {
-                let (least, active) = (active.len() - 1, active.len());
-                self.violated(format!(
-                    "S{name} has {channels} channels, and should have {least} to {most} ({active} are active)"
-                ));
-            }
-        }
-    }
-
-    /// At the end nothing of any call is left.
-    pub(super) fn check_night(&mut self) {
-        for at in 0..self.machines.len() {
-            let Some(server) = &self.machines[at].server else {
-                continue;
-            };
-            let name = server_host(at).0;
-            let sizes = server.shard.sizes();
-            let (rest, users) = (server.shard.is_at_rest(), server.roster().len());
-            self.counts
-                .held("no call, transaction, trunk or user is left", 1);
-            if !rest {
-                self.violated(format!("S{name} still has {sizes:?}"));
-            } else if users > 0 {
-                self.violated(format!("S{name} still sees {users} users"));
-            }
-        }
-        let servers: usize = self
-            .machines
-            .iter()
-            .filter_map(|machine| machine.server.as_ref())
-            .map(super::server::Server::channels)
-            .sum();
-        self.counts
-            .held("channels have two ends, streams a channel", 1);
-        let streams = self.net.streams();
-        if servers != 2 * streams {
-            self.violated(format!("{streams} streams, but {servers} ends of channels"));
-        }
-        for at in 0..self.people.len() {
-            if !self.people[at].caller.is_at_rest() {
-                let name = caller_host(at).0;
-                let state = self.people[at].caller.state.clone();
-                self.violated(format!("c{name} still has something: {state:?}"));
-            }
         }
     }
 }

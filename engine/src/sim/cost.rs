@@ -65,6 +65,7 @@ fn scenario(servers: Vec<ServerPlan>, callers: usize, grow_at: f64) -> Scenario 
         callers: (0..callers).map(caller).collect(),
         steps: vec![(0, Step::Weather(weather))],
         recall: true,
+        hooks: false,
         grow_at,
         lossy: false,
     }

@@ -9,6 +9,7 @@
 //! One seed is one history, the same each time. `make sim` runs thousands of them and says how to replay
 //! one that fails: `PLENUM_SIM_SEED=123 make sim`.
 
+mod again;
 mod caller;
 mod check;
 mod clock;

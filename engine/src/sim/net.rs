@@ -319,4 +319,10 @@ impl Net {
     pub(super) fn streams(&self) -> usize {
         self.streams.len()
     }
+
+    /// Streams between two hosts.
+    pub(super) fn streams_between(&self, a: Host, b: Host) -> usize {
+        let is_it = |stream: &&Stream| stream.ends == [a, b] || stream.ends == [b, a];
+        self.streams.values().filter(is_it).count()
+    }
 }

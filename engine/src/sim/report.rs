@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::again::AGAIN;
 use super::clock::{SECOND, Time};
 
 /// Names of what is counted, in the order in which they are told.
@@ -11,6 +12,8 @@ pub(super) enum Count {
     Calls,
     Redirects,
     Joins,
+    HungUpOn,
+    GivenUp,
     Refusals,
     Timeouts,
     CallsBack,
@@ -18,6 +21,7 @@ pub(super) enum Count {
     SilentCalls,
     Drains,
     Additions,
+    Hooks,
     Crashes,
     Restarts,
     Freezes,
@@ -37,6 +41,8 @@ impl Count {
             Self::Calls => "calls placed",
             Self::Redirects => "redirects followed",
             Self::Joins => "calls up",
+            Self::HungUpOn => "calls that servers ended",
+            Self::GivenUp => "callers who gave up",
             Self::Refusals => "refusals",
             Self::Timeouts => "calls nobody answered",
             Self::CallsBack => "callers called back",
@@ -44,6 +50,7 @@ impl Count {
             Self::SilentCalls => "callers who hung up in silence",
             Self::Drains => "drains",
             Self::Additions => "servers added",
+            Self::Hooks => "programs run that start or stop a server",
             Self::Crashes => "servers killed",
             Self::Restarts => "servers started again",
             Self::Freezes => "servers stopped for a while",
@@ -67,8 +74,8 @@ pub(super) struct Counts {
     pub(super) checks: BTreeMap<&'static str, u64>,
     pub(super) seeds: u64,
     pub(super) virtual_time: Time,
-    /// Longest time from the last fault to one roster everywhere.
-    pub(super) slowest_agreement: Time,
+    /// Longest time from the last fault until each of what has to be again was so.
+    pub(super) slowest: [Time; AGAIN.len()],
 }
 
 impl Counts {
@@ -93,7 +100,9 @@ impl Counts {
         }
         self.seeds += other.seeds;
         self.virtual_time += other.virtual_time;
-        self.slowest_agreement = self.slowest_agreement.max(other.slowest_agreement);
+        for (slowest, other) in self.slowest.iter_mut().zip(other.slowest) {
+            *slowest = other.max(*slowest);
+        }
     }
 }
 
@@ -105,11 +114,10 @@ impl fmt::Display for Counts {
         for (count, times) in &self.counts {
             writeln!(f, "{times:>10} {}", count.name())?;
         }
-        let slowest = self.slowest_agreement as f64 / SECOND as f64;
-        writeln!(
-            f,
-            "{slowest:>10.1} s at most from the last fault to one roster everywhere"
-        )?;
+        for ((what, _), slowest) in AGAIN.iter().zip(self.slowest) {
+            let slowest = slowest as f64 / SECOND as f64;
+            writeln!(f, "{slowest:>10.1} s at most after the last fault: {what}")?;
+        }
         writeln!(f, "invariants, and how often each was checked:")?;
         for (invariant, times) in &self.checks {
             writeln!(f, "{times:>10} {invariant}")?;

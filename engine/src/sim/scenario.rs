@@ -24,7 +24,7 @@ pub(super) struct ServerPlan {
     pub(super) clock: Clock,
     pub(super) max: u32,
     pub(super) min: u32,
-    /// It waits to be added.
+    /// It waits to be added: as a process, or for whoever starts one ([`Scenario::hooks`]).
     pub(super) standby: bool,
 }
 
@@ -91,6 +91,8 @@ pub(super) struct Scenario {
     pub(super) callers: Vec<CallerPlan>,
     pub(super) steps: Vec<(Time, Step)>,
     pub(super) recall: bool,
+    /// Programs start servers that are added, and stop them when they have given all users away.
+    pub(super) hooks: bool,
     /// Mean share of the maximum at which a reserved server is added.
     pub(super) grow_at: f64,
     /// Datagrams are lost or doubled at some time.
@@ -124,6 +126,14 @@ impl Dice {
 }
 
 impl Scenario {
+    /// The server that has to run for a step to be taken: somebody tells it something.
+    pub(super) fn host_of(&self, step: usize) -> Option<Host> {
+        match self.steps.get(step)?.1 {
+            Step::Drain { server } | Step::Undrain { server } => Some(server_host(server)),
+            _ => None,
+        }
+    }
+
     pub(super) fn from_seed(seed: u64) -> Self {
         let mut dice = Dice(Random::new(seed ^ 0x5CE7_A210));
         // Small ones most of the time: they find as much, and there can be more of them.
@@ -153,7 +163,10 @@ impl Scenario {
         };
         let plans: Vec<ServerPlan> = (0..servers).map(|at| plan(&mut dice, at)).collect();
         let known: Vec<Host> = (0..servers - standby).map(server_host).collect();
-        let callers = dice.between(6, 18 * servers as u64) as usize;
+        // Few, and nothing happens but that one server dies: then nobody has an excuse.
+        let calm = dice.percent(12);
+        let most = if calm { 5 } else { 18 } * servers as u64;
+        let callers = dice.between(6, most) as usize;
         // All at one door, or at any.
         let central = dice.percent(40);
         let callers = (0..callers)
@@ -180,11 +193,16 @@ impl Scenario {
             callers,
             steps: Vec::new(),
             recall: dice.percent(80),
+            hooks: false,
             grow_at: if dice.percent(50) { 0.85 } else { 1.0 },
             lossy: false,
         };
         scenario.draw_calls(&mut dice);
-        scenario.draw_faults(&mut dice);
+        match calm {
+            true => scenario.draw_death(&mut dice, known.len()),
+            false => scenario.draw_faults(&mut dice),
+        }
+        scenario.hooks = standby > 0 && dice.percent(40);
         scenario.steps.sort_by_key(|(at, _)| *at);
         scenario
     }
@@ -220,6 +238,14 @@ impl Scenario {
                 }
             }
         }
+    }
+
+    /// One of the servers that take callers from the beginning dies.
+    fn draw_death(&mut self, dice: &mut Dice, servers: usize) {
+        let server = dice.below(servers as u64) as usize;
+        let at = dice.between(60, 90) * SECOND;
+        let power = false;
+        self.steps.push((at, Step::Kill { server, power }));
     }
 
     fn draw_faults(&mut self, dice: &mut Dice) {

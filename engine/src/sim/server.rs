@@ -18,7 +18,7 @@ use crate::cluster::hub::{self, ConnId, Hub, Place};
 use crate::cluster::{Cluster, Config, Decision, Hook, Input, LocalLoad, Output, Wanted};
 use crate::config as settings;
 use crate::focus::RoomName;
-use crate::focus::liaison::Report;
+use crate::focus::liaison::{Order, Report};
 
 /// Where control channels come in.
 const CFW_PORT: u16 = 7563;
@@ -66,6 +66,7 @@ pub(super) struct Setup {
     pub(super) max: u32,
     pub(super) min: u32,
     pub(super) standby: bool,
+    pub(super) hooks: bool,
     pub(super) peers: Vec<Host>,
     pub(super) reserved: Vec<Host>,
     pub(super) recall: bool,
@@ -83,6 +84,8 @@ pub(super) struct Server {
     connecting: BTreeSet<ConnId>,
     told: LocalLoad,
     acts: Vec<Act>,
+    /// Trunks that were opened, for [`Mutation::ShareOnce`].
+    trunks: BTreeSet<(String, SvrId)>,
 }
 
 pub(super) fn svr_id(host: Host) -> SvrId {
@@ -142,8 +145,8 @@ impl Server {
             relay: false,
             recall: setup.recall,
             standby: setup.standby,
-            start_hook: false,
-            stop_hook: false,
+            start_hook: setup.hooks,
+            stop_hook: setup.hooks,
             drain_after: Duration::from_secs(10),
             drain_deadline: Duration::from_secs(60),
             grow_at: setup.grow_at,
@@ -174,6 +177,7 @@ impl Server {
             connecting: BTreeSet::new(),
             told: LocalLoad::default(),
             acts: Vec::new(),
+            trunks: BTreeSet::new(),
         };
         server.shard.set_state(server.cluster().state());
         server.measure(now, wall);
@@ -372,7 +376,17 @@ impl Server {
 
     fn act_on_rules(&mut self, now: Instant, wall: SystemTime, act: Output) {
         match act {
-            Output::Order { order, .. } => self.shard.obey(now, wall, order),
+            Output::Order { order, .. } => {
+                let is_first = match &order {
+                    Order::OpenTrunk { room, peer, .. } => {
+                        self.trunks.insert((room.as_str().to_owned(), *peer))
+                    }
+                    _ => true,
+                };
+                if let Some(order) = self.setup.mutation.order(order, is_first) {
+                    self.shard.obey(now, wall, order);
+                }
+            }
             Output::State(state) => {
                 self.shard.set_state(state);
                 self.acts.push(Act::State(state));
@@ -401,6 +415,32 @@ impl Server {
             }
         }
         roster
+    }
+
+    /// For [`Mutation::ForgetTheHere`].
+    pub(super) fn forget_somebody(&mut self, now: Instant, wall: SystemTime) {
+        let own = svr_id(self.setup.host);
+        let rooms: Vec<String> = self.cluster().conferences().map(str::to_owned).collect();
+        let of_room = |room: String| {
+            let mut users = self.cluster().conference(&room)?.users.into_iter();
+            let user = users.find(|user| user.svr_id == Some(own))?;
+            Some((RoomName::from_user(&room)?, user.endpoint))
+        };
+        let found = rooms.into_iter().find_map(of_room);
+        if let Some((room, endpoint)) = found {
+            self.report(now, Report::UserGone { room, endpoint });
+            self.settle(now, wall);
+        }
+    }
+
+    /// Conferences of which it knows.
+    pub(super) fn conferences(&self) -> usize {
+        self.cluster().conferences().count()
+    }
+
+    /// Channels in any state, and SIP dialogs of channels.
+    pub(super) fn links(&self) -> (usize, usize) {
+        (self.hub.links(), self.hub.dialogs())
     }
 
     /// Control channels that are up.

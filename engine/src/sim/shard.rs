@@ -96,8 +96,13 @@ impl Shard {
     }
 
     /// What those who are here, and on their way, cost.
-    fn cost(&self) -> u32 {
+    pub(super) fn cost(&self) -> u32 {
         self.seats() as u32 * UNIT
+    }
+
+    /// The load as it is measured: it follows what they cost by and by.
+    pub(super) fn measured(&self) -> f64 {
+        self.measured
     }
 
     /// Who is here: room and URI.
@@ -106,6 +111,12 @@ impl Shard {
             let members = room.members();
             members.map(|(_, member)| (room.name().to_owned(), member.entity().to_owned()))
         })
+    }
+
+    /// Its trunks: room, peer, and whether it is up.
+    pub(super) fn trunks(&self) -> impl Iterator<Item = (String, String, bool)> {
+        let trunks = self.focus.trunks();
+        trunks.map(|(room, peer, is_up)| (room.as_str().to_owned(), peer.to_string(), is_up))
     }
 
     pub(super) fn is_at_rest(&self) -> bool {

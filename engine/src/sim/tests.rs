@@ -3,14 +3,19 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::clock::{MS, SECOND};
+use super::caller::Skills;
+use super::clock::{Clock, MS, SECOND};
 use super::cost;
 use super::mutation::Mutation;
 use super::report::{Count, Counts, Outcome};
-use super::world::run;
+use super::scenario::{CallerPlan, Scenario, ServerPlan, Step, server_host};
+use super::world::{World, run};
 
 /// Seeds run when nobody says how many.
 const SEEDS: u64 = 200;
+
+/// What is checked; each has to be, at some time.
+const INVARIANTS: usize = 15;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -90,10 +95,57 @@ fn every_seed_keeps_every_promise() {
         Count::Drains,
         Count::Additions,
         Count::Partitions,
+        Count::Hooks,
     ];
-    for count in all.into_iter().filter(|_| seeds >= SEEDS) {
-        assert!(counts.get(count) > 0, "{count:?}");
+    if seeds >= SEEDS {
+        for count in all {
+            assert!(counts.get(count) > 0, "{count:?}");
+        }
+        assert_eq!(counts.checks.len(), INVARIANTS, "{counts}");
+        assert!(counts.checks.values().all(|&times| times > 0), "{counts}");
     }
+}
+
+/// The end of its trunk does not get through to the other server.
+#[test]
+fn sound_is_shared_again_after_a_cut() {
+    let server = ServerPlan {
+        clock: Clock::default(),
+        max: 10_000,
+        min: 0,
+        standby: false,
+    };
+    let caller = |at: usize| CallerPlan {
+        skills: Skills::default(),
+        servers: vec![server_host(at)],
+        patience: 20 * SECOND,
+    };
+    let join = |caller| Step::Join {
+        caller,
+        room: "room".to_owned(),
+    };
+    let ways = vec![(server_host(0), server_host(2))];
+    let steps = [
+        (2, join(0)),
+        (2, join(1)),
+        (10, Step::Close { ways: ways.clone() }),
+        // Nobody is there any more, and then somebody is again.
+        (25, Step::Leave { caller: 1 }),
+        (40, join(2)),
+        (80, Step::Open { ways }),
+    ];
+    let scenario = Scenario {
+        servers: vec![server; 3],
+        callers: [0, 2, 2].map(caller).into(),
+        steps: steps.map(|(at, step)| (at * SECOND, step)).into(),
+        recall: true,
+        hooks: false,
+        grow_at: 1.0,
+        lossy: false,
+    };
+    let outcome = World::new(1, scenario, Mutation::None, true).run(1);
+    let (violations, trace) = (&outcome.violations, outcome.trace.join("\n"));
+    assert!(violations.is_empty(), "{violations:#?}\n{trace}");
 }
 
 #[test]

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use cfw::dist_conf::load::SvrState;
 
-use super::caller::{Caller, Heard};
+use super::again::AGAIN;
+use super::caller::{Caller, Heard, Leg};
 use super::clock::{Clock, MS, SECOND, Time};
 use super::mutation::Mutation;
 use super::net::{Arriving, Host, Net, Piece, StreamId};
 use super::report::{Count, Counts, Outcome};
 use super::scenario::{
-    CallerPlan, EVENING, FIRST_CALLER, NIGHT, Scenario, ServerPlan, Step, caller_host, server_host,
+    CallerPlan, EVENING, FIRST_CALLER, LAST_FAULT, NIGHT, Scenario, ServerPlan, Step, caller_host,
+    server_host,
 };
 use super::server::{Act, Server, Setup};
 use crate::cluster::hub::ConnId;
@@ -153,11 +155,12 @@ pub(super) struct World {
     trace: Vec<String>,
     digest: DefaultHasher,
     pub(super) is_evening: bool,
-    pub(super) agreed_at: Option<Time>,
+    /// When each of what has to be again was so last, since the last fault.
+    pub(super) settled_at: [Option<Time>; AGAIN.len()],
     /// When something last went wrong.
     pub(super) last_fault: Time,
     /// Callers of servers that died while nothing else was wrong: when, whose, and on which.
-    pub(super) bereaved: Vec<(Time, usize, Host)>,
+    pub(super) bereaved: Vec<(Time, usize, Leg)>,
 }
 
 /// Violations kept of one seed.
@@ -220,13 +223,13 @@ impl World {
             trace: Vec::new(),
             digest: DefaultHasher::new(),
             is_evening: false,
-            agreed_at: None,
+            settled_at: [None; AGAIN.len()],
             last_fault: 0,
             bereaved: Vec::new(),
         }
     }
 
-    fn run(mut self, seed: u64) -> Outcome {
+    pub(super) fn run(mut self, seed: u64) -> Outcome {
         self.begin();
         self.push(SECOND, Event::Check);
         self.push(EVENING, Event::Evening);
@@ -260,7 +263,9 @@ impl World {
     /// Every server starts, and what is to happen is going to.
     pub(super) fn begin(&mut self) {
         for server in 0..self.machines.len() {
-            self.start(server);
+            if !(self.scenario.hooks && self.machines[server].plan.standby) {
+                self.start(server);
+            }
         }
         for step in 0..self.scenario.steps.len() {
             let at = self.scenario.steps[step].0;
@@ -311,7 +316,8 @@ impl World {
             Event::Wake(host) => (5, host.0),
             Event::Second { server, .. } => (6, server_host(*server).0),
             Event::Hook { server, .. } => (7, server_host(*server).0),
-            Event::Step(_) | Event::Check | Event::Evening | Event::Night => (8, 0),
+            Event::Step(step) => (8, self.scenario.host_of(*step).map_or(0, |host| host.0)),
+            Event::Check | Event::Evening | Event::Night => (8, 0),
         };
         (self.now, kind, host).hash(&mut self.digest);
         // A stopped process finds everything when it goes on.
@@ -348,6 +354,10 @@ impl World {
             Event::Stream(arriving) => self.on_stream(arriving),
             Event::Wake(host) => self.on_wake(host),
             Event::Second { server, life } => {
+                let is_time = self.now / SECOND == LAST_FAULT / SECOND + 30;
+                if self.mutation == Mutation::ForgetTheHere && is_time {
+                    self.with_server(server, life, Server::forget_somebody);
+                }
                 if self.with_server(server, life, Server::measure) {
                     let at = self.now + SECOND;
                     self.push(at, Event::Second { server, life });
@@ -677,7 +687,9 @@ impl World {
             Heard::Up { .. } => Count::Joins,
             Heard::CalledBack { .. } => Count::CallsBack,
             Heard::Moved { .. } => Count::Moves,
-            Heard::Over { .. } | Heard::Referred { .. } | Heard::Disturbed { .. } => return,
+            Heard::Over { .. } => Count::HungUpOn,
+            Heard::GaveUp => Count::GivenUp,
+            Heard::Referred { .. } | Heard::Disturbed { .. } => return,
         };
         self.counts.add(count, 1);
     }
@@ -717,6 +729,7 @@ impl World {
                 peers
             },
             reserved,
+            hooks: self.scenario.hooks,
             recall: self.scenario.recall,
             grow_at: self.scenario.grow_at,
             mutation: self.mutation,
@@ -733,8 +746,10 @@ impl World {
     }
 
     fn on_hook(&mut self, server: usize, life: u32, hook: Hook, target: usize) {
-        if hook == Hook::Start {
-            self.start(target);
+        self.counts.add(Count::Hooks, 1);
+        match hook {
+            Hook::Start => self.start(target),
+            Hook::Stop => self.stop(target, false),
         }
         let svr_id = super::server::svr_id(server_host(target));
         self.with_server(server, life, |server, now, wall| {
@@ -784,7 +799,6 @@ impl World {
         let now = PERSONS_CLOCK.instant(self.now);
         if !matches!(step, Step::Join { .. } | Step::Leave { .. }) {
             self.bereave(&step);
-            self.last_fault = self.now;
         }
         match step {
             Step::Join { caller, room } => {
@@ -861,12 +875,16 @@ impl World {
     }
 
     fn kill(&mut self, at: usize, power: bool) {
-        let host = server_host(at);
-        if self.machines[at].server.take().is_none() {
-            return;
+        if self.machines[at].server.is_some() {
+            self.counts.add(Count::Crashes, 1);
+            self.stop(at, power);
         }
-        self.counts.add(Count::Crashes, 1);
+    }
+
+    fn stop(&mut self, at: usize, power: bool) {
+        let host = server_host(at);
         let machine = &mut self.machines[at];
+        machine.server = None;
         machine.frozen_until = 0;
         machine.draining_since = None;
         machine.armed = None;
