@@ -157,14 +157,14 @@ fn kill_one() -> Duration {
             let list = listed(server, ROOM);
             let is_back = |one: &&Listed| {
                 can_come_back.contains(&one.entity)
-                    && one.status == "connected"
+                    && ["connected", "muted-via-focus"].contains(&one.status.as_str())
                     && one.svr_id != "A"
             };
             list.iter().filter(is_back).count() == CALLERS
         });
         // Nothing of its state is lost either.
         assert!(is_muted(server));
-        let late = crowd.call("too late", &server.uri(ROOM), NEITHER, Voice::Silence);
+        let late = crowd.call("late-comer", &server.uri(ROOM), NEITHER, Voice::Silence);
         crowd.wait_until("the room is locked", |crowd| {
             crowd.story(late).status == Some(403)
         });

@@ -201,7 +201,10 @@ impl Phone {
     pub(super) fn look(&mut self) {
         let mut datagram = [0; 65_536];
         while let Ok((len, from)) = self.socket.recv_from(&mut datagram) {
-            let text = str::from_utf8(&datagram[..len]).expect("a text");
+            // Media for whoever had this port before.
+            let Ok(text) = str::from_utf8(&datagram[..len]) else {
+                continue;
+            };
             let message = Message::parse_from(text, from);
             match message.status() {
                 Some(status) => self.on_answer(status, &message),
