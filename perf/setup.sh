@@ -59,6 +59,11 @@ for tool in "$@"; do
 done
 
 [ ${#packages[@]} -gt 0 ] || exit 0
+if ! command -v apt-get >/dev/null; then
+    # No Debian: what cannot do without them says so itself.
+    echo "setup: no apt-get here; missing: ${packages[*]}" >&2
+    exit 0
+fi
 echo "setup: apt-get install ${packages[*]}"
 as_root DEBIAN_FRONTEND=noninteractive apt-get update -qq
 as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
