@@ -4,8 +4,10 @@
 mod agent;
 mod common;
 
+use std::time::Instant;
+
 use agent::{Agent, Dialog, Message, authorization, check_nothing_left, participants_of, serve};
-use common::{Server, scratch};
+use common::{PATIENCE, Server, scratch};
 use simd_json::prelude::*;
 use sip::sipfrag;
 
@@ -186,7 +188,10 @@ fn a_redirected_call_goes_on_to_where_it_is_sent() {
     let contact = format!("Contact: <{}>", bob.uri());
     let mut rounds = 0;
     let mut is_over = false;
+    let start = Instant::now();
     while !is_over {
+        assert!(rounds < 10, "round and round");
+        assert!(start.elapsed() < PATIENCE, "after {rounds} rounds");
         if alice.has("NOTIFY") {
             is_over = told(&mut alice).1;
         }
@@ -197,7 +202,7 @@ fn a_redirected_call_goes_on_to_where_it_is_sent() {
             rounds += 1;
         }
     }
-    assert!((1..10).contains(&rounds), "{rounds}");
+    assert!(rounds > 0);
     alice.hang_up(call);
     check_nothing_left(&server);
 }
