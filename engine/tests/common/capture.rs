@@ -72,7 +72,9 @@ impl Capture {
                 return None;
             }
         };
-        let _ = socket.set_recv_buffer_size(8 << 20);
+        // Beyond what the machine allows others: whoever may capture may have it.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20)
+            .expect("an option");
         let timeout = Some(Duration::from_millis(50));
         socket.set_read_timeout(timeout).expect("an option");
         let seen = Arc::new(Mutex::new(Seen::default()));
