@@ -131,10 +131,12 @@ impl Server {
             .spawn()
             .expect("plenum runs");
         let stdout = child.stdout.take().expect("its output is ours");
-        let mut ready = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut ready)
-            .expect("a ready line");
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut ready = String::new();
+            let read = BufReader::new(stdout).read_line(&mut ready);
+            let _ = told.send(read.map(|_| ready));
+        });
         let server = Self {
             _alone: alone,
             child,
@@ -143,6 +145,9 @@ impl Server {
             rtp: (low, high),
             log,
         };
+        let ready = tell.recv_timeout(PATIENCE);
+        let ready = ready.unwrap_or_else(|_| panic!("never ready\n{}", server.log()));
+        let ready = ready.expect("a ready line");
         let addresses = format!(" ready sip={} http=http://{}\n", server.sip, server.http);
         assert!(
             ready.starts_with("plenum ") && ready.ends_with(&addresses),
