@@ -1,12 +1,17 @@
 //! Two real servers find each other by their control channel, and lose each other.
 
+#[path = "common/capture.rs"]
+mod capture;
 #[path = "common/certificates.rs"]
 mod certificates;
 mod common;
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
+use capture::{Capture, Filter};
 use certificates::Authority;
+use common::cluster::{Place, wait_for, wait_until_meshed};
 use common::{PATIENCE, Server, free_port, scratch};
 use simd_json::prelude::*;
 
@@ -72,9 +77,23 @@ fn two_servers_see_each_other_until_one_is_killed() {
     assert_eq!(first.get("/readyz").0, 200);
 }
 
+/// Two servers, and what goes over the wire between them, where one may see that.
+fn pair_watched(sets: &[&str]) -> (Server, Server, Option<Capture>) {
+    let places = ["A", "B"].map(Place::new);
+    let sip = places.each_ref().map(|place| place.sip).to_vec();
+    let capture = Capture::start(Filter {
+        sip,
+        ..Filter::default()
+    });
+    let first = places[0].start(&places, sets);
+    let second = places[1].start_beside(&first, &places, sets);
+    wait_until_meshed(&[&first, &second]);
+    (first, second, capture)
+}
+
 #[test]
 fn a_server_that_ends_says_so_and_is_not_held_up() {
-    let (first, mut second) = pair(&[]);
+    let (first, mut second, capture) = pair_watched(&[]);
     let start = Instant::now();
     second.signal("INT");
     assert!(second.wait_for_end().success());
@@ -82,6 +101,27 @@ fn a_server_that_ends_says_so_and_is_not_held_up() {
     first.wait_until("the channel is gone", |first| {
         first.metric("plenum_cluster_channels") == 0.0
     });
+    if let Some(capture) = capture {
+        wait_for("it has said BYE", || {
+            let mut messages = capture.sip().into_iter();
+            messages.any(|(flow, text)| flow == (second.sip, first.sip) && text.starts_with("BYE "))
+        });
+    }
+}
+
+/// Ports of this machine at which a description of the channel says that one listens.
+fn listeners(capture: &Capture) -> BTreeSet<u16> {
+    let port = |line: &str| {
+        line.strip_prefix("m=application ")?
+            .split(' ')
+            .next()?
+            .parse()
+            .ok()
+    };
+    let messages = capture.sip().into_iter();
+    let ports = messages.flat_map(|(_, text)| text.lines().filter_map(port).collect::<Vec<u16>>());
+    // RFC 4145 §4.1: whoever connects says 9.
+    ports.filter(|port| *port != 9).collect()
 }
 
 #[test]
@@ -89,9 +129,23 @@ fn channels_speak_tls_between_those_whose_fingerprints_match() {
     // Who signed it does not matter: SDP tells the fingerprint.
     let files = Authority::new("cluster-channel").sign("server");
     let [certificate, key] = files.sets();
-    let (first, second) = pair(&["cluster.tls=true", &certificate, &key]);
-    assert!(first.log().contains("tls=true"), "{}", first.log());
-    drop(second);
+    let (first, second, capture) = pair_watched(&["cluster.tls=true", &certificate, &key]);
+    if let Some(capture) = capture {
+        const HANDSHAKE: u8 = 0x16;
+        let mut seen = 0;
+        for port in listeners(&capture) {
+            for (there, back) in capture.connections_to(([127, 0, 0, 1], port).into()) {
+                for said in [there, back].map(|flow| capture.stream(flow).unwrap_or_default()) {
+                    assert!(said.first().is_none_or(|first| *first == HANDSHAKE));
+                    assert!(!said.windows(4).any(|word| word == b"CFW "), "in the clear");
+                    seen += said.len();
+                }
+            }
+        }
+        // Load reports at least.
+        assert!(seen > 1_000, "{seen} octets of {:?}", listeners(&capture));
+    }
+    drop((second, first));
 }
 
 #[test]
@@ -110,8 +164,11 @@ fn who_is_not_trusted_gets_no_channel() {
 fn a_peer_that_is_not_there_yet_is_found_when_it_comes() {
     let port = free_port();
     let peer = format!("cluster.peers=sip:cfw@127.0.0.1:{port}");
-    let first = Server::start(&["server.id=A", &peer]);
-    std::thread::sleep(Duration::from_millis(500));
+    let first = Server::start(&["server.id=A", &peer, "log.level=debug"]);
+    // Nobody is there, and it has found out.
+    first.wait_until("a dial has failed", |first| {
+        first.log().contains("control channel ended")
+    });
     let address = ([127, 0, 0, 1], port).into();
     let listen = format!("udp:127.0.0.1:{port}");
     let _second = first.start_beside_on(address, &listen, &["server.id=B"]);
