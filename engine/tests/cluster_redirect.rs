@@ -404,18 +404,32 @@ fn check_schema(bodies: &[String]) {
     let _ = fs::remove_dir_all(&directory);
 }
 
-/// A server that a hook has started; ended with the test.
-struct Started {
-    pid_file: PathBuf,
+/// Servers that a hook has started, and its files; gone with the test.
+struct Hooked(PathBuf);
+
+impl Hooked {
+    fn new() -> Self {
+        let directory = scratch("hooked");
+        fs::create_dir_all(&directory).expect("a scratch directory");
+        Self(directory)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
 }
 
-impl Drop for Started {
+impl Drop for Hooked {
     fn drop(&mut self) {
-        if let Ok(pid) = fs::read_to_string(&self.pid_file) {
-            let _ = Command::new("kill")
-                .args(["-s", "KILL", pid.trim()])
-                .status();
+        let pids = fs::read_to_string(self.file("pids")).unwrap_or_default();
+        for pid in pids.lines() {
+            // A number may have gone to another program since.
+            let program = fs::read_link(format!("/proc/{pid}/exe"));
+            if program.is_ok_and(|program| program == Path::new(PLENUM)) {
+                let _ = Command::new("kill").args(["-s", "KILL", pid]).status();
+            }
         }
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -423,8 +437,8 @@ impl Drop for Started {
 fn a_hook_starts_the_reserved_server() {
     let [a, b, c] = ["A", "B", "C"].map(Place::new);
     let http = free_port();
-    let [log, pid_file, hook] =
-        ["log", "pid", "hook"].map(|name| scratch(&format!("hooked-{name}")));
+    let hooked = Hooked::new();
+    let [log, pids, hook] = ["log", "pids", "hook"].map(|name| hooked.file(name));
     let mut sets = c.sets(&[], &[MAX, "cluster.standby=true"]);
     sets.push(format!("sip.listen=udp:{0},tcp:{0}", c.sip));
     sets.push(format!("http.listen=127.0.0.1:{http}"));
@@ -433,13 +447,12 @@ fn a_hook_starts_the_reserved_server() {
     let sets: String = sets.iter().map(|set| format!(" --set '{set}'")).collect();
     let script = format!(
         "#!/bin/sh\necho \"$*\" >>{log}\n{PLENUM} serve{sets} </dev/null >/dev/null 2>{log}.err &\n\
-         echo $! >{pid}\n",
+         echo $! >>{pids}\n",
         log = log.display(),
-        pid = pid_file.display(),
+        pids = pids.display(),
     );
     fs::write(&hook, script).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let started = Started { pid_file };
 
     let active = [a.clone(), b.clone()];
     let listed_c = format!("cluster.reserved={}", c.reserved());
@@ -467,10 +480,6 @@ fn a_hook_starts_the_reserved_server() {
     wait_for("all have left", || {
         first.participants() == 0 && second.participants() == 0
     });
-    drop(started);
-    for file in [hook, log] {
-        let _ = fs::remove_file(file);
-    }
 }
 
 #[test]
