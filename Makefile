@@ -35,7 +35,7 @@ sim:  ## the whole service in virtual time, SEEDS=2000 of them; PLENUM_SIM_SEED=
 
 sim-cost:  ## what 3, 10 and 50 servers say to each other, and how long callers wait, in virtual time
 	@perf/setup.sh cmake
-	PLENUM_SIM_COST=1 cargo test -p engine --lib sim::tests::costs_and_waits -- --nocapture
+	PLENUM_SIM_COST=1 cargo test --release -p engine --lib sim::tests::costs_and_waits -- --nocapture
 
 sipp:  ## SIPp scenarios against a running server, TARGET=host:port
 	@perf/setup.sh sipp
