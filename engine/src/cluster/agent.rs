@@ -399,7 +399,7 @@ impl Running {
     fn write(&mut self, now: Instant, conn: ConnId, bytes: Vec<u8>) {
         if !self.connections.write(conn, bytes) {
             tracing::warn!(?conn, "a control channel is not read from: given up");
-            self.connections.close(conn);
+            self.connections.abort(conn);
             self.hub.closed(now, conn);
         }
     }

@@ -58,6 +58,14 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
+#[cfg(test)]
+impl ConnId {
+    /// For tests of what carries connections.
+    pub(super) const fn invented(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// SHA-256 of a certificate (RFC 8122).
 pub type Fingerprint = [u8; 32];
 

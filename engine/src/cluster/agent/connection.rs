@@ -11,8 +11,9 @@ use cfw::SvrId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, Sender, UnboundedReceiver, UnboundedSender};
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use super::tls::TlsIdentity;
 use crate::cluster::Hook;
@@ -23,6 +24,12 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Time for the TLS handshake.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Time for what is still to go out on a connection that we end.
+const CLOSE_TIME_MAX: Duration = match cfg!(test) {
+    true => Duration::from_millis(50),
+    false => Duration::from_secs(5),
+};
 
 /// Bytes that a peer may leave unread: some snapshots of a large conference.
 const UNSENT_MAX: usize = 16 << 20;
@@ -69,6 +76,8 @@ pub(super) enum Happened {
 /// All connections of control channels.
 pub(super) struct Connections {
     open: HashMap<ConnId, Open>,
+    /// One for each connection, also for those that are being ended.
+    tasks: JoinSet<()>,
     tls: Option<Arc<TlsIdentity>>,
     events: Sender<Event>,
     listening: AbortHandle,
@@ -78,6 +87,8 @@ struct Open {
     write: UnboundedSender<Vec<u8>>,
     unsent: Arc<AtomicUsize>,
     task: AbortHandle,
+    /// Dropped with the rest; from then on its time is limited.
+    _until_closed: oneshot::Sender<()>,
 }
 
 impl Connections {
@@ -91,6 +102,7 @@ impl Connections {
         let listening = tokio::spawn(accept(listener, events.clone())).abort_handle();
         Ok(Self {
             open: HashMap::new(),
+            tasks: JoinSet::new(),
             tls: tls.map(Arc::new),
             events,
             listening,
@@ -144,25 +156,31 @@ impl Connections {
             unwritten,
             unsent: unsent.clone(),
         };
-        if self.open.len() >= CONNECTIONS_MAX {
+        while self.tasks.try_join_next().is_some() {}
+        let too_many = self.tasks.len() >= CONNECTIONS_MAX;
+        if too_many {
             tracing::warn!("too many connections of control channels");
         }
-        let too_many = self.open.len() >= CONNECTIONS_MAX;
-        let task = tokio::task::spawn_local(async move {
+        let (until_closed, closed) = oneshot::channel();
+        let task = self.tasks.spawn_local(async move {
             if !too_many {
-                work(&mut side).await;
+                tokio::select! {
+                    () = work(&mut side) => {}
+                    () = async {
+                        let _ = closed.await;
+                        sleep(CLOSE_TIME_MAX).await;
+                    } => {}
+                }
             }
             side.tell(Happened::Closed).await;
         });
-        let task = task.abort_handle();
-        self.open.insert(
-            conn,
-            Open {
-                write,
-                unsent,
-                task,
-            },
-        );
+        let open = Open {
+            write,
+            unsent,
+            task,
+            _until_closed: until_closed,
+        };
+        self.open.insert(conn, open);
     }
 
     /// False when the peer has left too much unread.
@@ -176,9 +194,16 @@ impl Connections {
         unsent <= UNSENT_MAX
     }
 
-    /// Ends a connection when what was written to it has gone out.
+    /// Ends a connection when what was written to it has gone out, if that does not take long.
     pub(super) fn close(&mut self, conn: ConnId) {
         self.open.remove(&conn);
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn abort(&mut self, conn: ConnId) {
+        if let Some(open) = self.open.remove(&conn) {
+            open.task.abort();
+        }
     }
 
     /// It has ended by itself.
@@ -190,7 +215,6 @@ impl Connections {
 impl Drop for Connections {
     fn drop(&mut self) {
         self.listening.abort();
-        self.open.values().for_each(|open| open.task.abort());
     }
 }
 
@@ -204,7 +228,7 @@ async fn accept(listener: TcpListener, events: Sender<Event>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept control channels");
-                tokio::time::sleep(ACCEPT_RETRY).await;
+                sleep(ACCEPT_RETRY).await;
             }
         }
     }
@@ -270,4 +294,70 @@ pub(super) fn resolve(events: Sender<Event>, ticket: u64, host: String, port: u1
         let addresses = found.map(Iterator::collect).unwrap_or_default();
         let _ = events.send(Event::Resolved { ticket, addresses }).await;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const CONN: ConnId = ConnId::invented(1);
+
+    /// A connection on which so much was written that the peer, who reads nothing, holds it up.
+    async fn stuck() -> (Connections, mpsc::Receiver<Event>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (events, mut happened) = mpsc::channel(16);
+        let mut connections = Connections::new(listener, None, events).unwrap();
+        let peer = TcpStream::connect(address).await.unwrap();
+        let Some(Event::Accepted { stream, .. }) = happened.recv().await else {
+            panic!("not accepted");
+        };
+        connections.serve(CONN, stream);
+        while connections.write(CONN, vec![0; 1 << 20]) {}
+        (connections, happened, peer)
+    }
+
+    async fn all_end(connections: &mut Connections) {
+        while connections.tasks.join_next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_holds_up_the_end_of_a_connection_for_a_while_only() {
+        let test = async {
+            let (mut connections, mut happened, _peer) = stuck().await;
+            connections.close(CONN);
+            assert_eq!(connections.tasks.len(), 1);
+            all_end(&mut connections).await;
+            happened.close();
+            let mut told = Vec::new();
+            while let Some(event) = happened.recv().await {
+                told.push(event);
+            }
+            let last = told.pop();
+            assert!(matches!(
+                last,
+                Some(Event::Connection {
+                    happened: Happened::Closed,
+                    ..
+                })
+            ));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_given_up_ends_at_once() {
+        let test = async {
+            let (mut connections, _happened, _peer) = stuck().await;
+            connections.abort(CONN);
+            let ended = connections.tasks.join_next().await;
+            assert!(ended.unwrap().unwrap_err().is_cancelled());
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }
