@@ -244,8 +244,10 @@ impl Running {
     fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Accepted { stream, peer } => {
-                let conn = self.hub.accepted(now, peer);
-                self.connections.serve(conn, stream);
+                // A stranger costs no handshake.
+                if let Some(conn) = self.hub.accepted(now, peer) {
+                    self.connections.serve(conn, stream);
+                }
             }
             Event::Connection { conn, happened } => match happened {
                 Happened::Ready { fingerprint } => self.hub.ready(now, conn, fingerprint),

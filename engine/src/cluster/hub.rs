@@ -236,8 +236,9 @@ impl Hub {
         self.settle(now);
     }
 
-    /// Somebody has connected. What is told of this connection comes under the number returned.
-    pub fn accepted(&mut self, now: Instant, peer: SocketAddr) -> ConnId {
+    /// Somebody has connected. What is told of this connection comes under the number returned. None: nobody
+    /// is expected from there, and the connection is to be dropped without a word.
+    pub fn accepted(&mut self, now: Instant, peer: SocketAddr) -> Option<ConnId> {
         let conn = self.on_connection(now, peer);
         self.settle(now);
         conn

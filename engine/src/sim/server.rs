@@ -257,8 +257,10 @@ impl Server {
 
     /// Somebody has connected.
     pub(super) fn accept(&mut self, now: Instant, wall: SystemTime, from: Host, stream: StreamId) {
-        let conn = self.hub.accepted(now, from.address());
-        self.up(now, wall, conn, stream);
+        match self.hub.accepted(now, from.address()) {
+            Some(conn) => self.up(now, wall, conn, stream),
+            None => self.acts.push(Act::End { stream }),
+        }
     }
 
     /// We have connected, perhaps to find that nobody wants that any more.

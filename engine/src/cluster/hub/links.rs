@@ -211,21 +211,20 @@ impl Hub {
         self.outputs.push_back(Output::Connect { conn, host, port });
     }
 
-    pub(super) fn on_connection(&mut self, now: Instant, peer: SocketAddr) -> ConnId {
+    pub(super) fn on_connection(&mut self, now: Instant, peer: SocketAddr) -> Option<ConnId> {
         let waiting = self.conns.values().filter(|conn| conn.link.is_none());
         let is_welcome = waiting.count() < UNCLAIMED_MAX && self.is_expected(now, peer.ip());
-        let conn = self.new_conn(Conn {
+        if !is_welcome {
+            self.counters.refused += 1;
+            tracing::debug!(%peer, "connection to the control channels refused");
+            return None;
+        }
+        Some(self.new_conn(Conn {
             peer,
             fingerprint: None,
             link: None,
             unclaimed: None,
-        });
-        if !is_welcome {
-            self.counters.refused += 1;
-            tracing::debug!(%peer, "connection to the control channels refused");
-            self.drop_conn(conn);
-        }
-        conn
+        }))
     }
 
     /// Somebody from there may be about to connect.

@@ -162,7 +162,9 @@ impl Net {
                 match (0..self.hubs.len()).find(is_it) {
                     Some(to) => {
                         let peer = (address(from), 40_000).into();
-                        let other = self.hubs[to].accepted(now, peer);
+                        let Some(other) = self.hubs[to].accepted(now, peer) else {
+                            return self.hubs[from].closed(now, conn);
+                        };
                         self.wires.insert((from, conn), (to, other));
                         self.wires.insert((to, other), (from, conn));
                         self.hubs[to].ready(now, other, None);
@@ -369,12 +371,8 @@ fn strangers_are_refused() {
         (1, 0)
     );
     // Nor may they connect.
-    let conn = net.hubs[0].accepted(net.now, (stranger, 9).into());
-    let output = net.hubs[0].poll_output();
-    assert!(
-        matches!(output, Some(Output::Close { conn: closed }) if closed == conn),
-        "{output:?}"
-    );
+    assert_eq!(net.hubs[0].accepted(net.now, (stranger, 9).into()), None);
+    assert_eq!(net.hubs[0].counters().refused, 2);
 }
 
 #[test]
@@ -398,7 +396,7 @@ fn what_is_no_offer_of_a_channel_gets_488() {
 
 /// What is said to these bytes on a new connection, and whether it is closed.
 fn say(hub: &mut Hub, now: Instant, bytes: &[u8]) -> (String, bool) {
-    let conn = hub.accepted(now, (address(2), 40_000).into());
+    let conn = hub.accepted(now, (address(2), 40_000).into()).unwrap();
     hub.ready(now, conn, None);
     hub.received(now, conn, bytes);
     drain(hub)
@@ -433,8 +431,9 @@ fn garbage_harms_nobody() {
 
     // Who says nothing is not waited for, and there are never many of them.
     for _ in 0..2 * UNCLAIMED_MAX {
-        let conn = hub.accepted(now, (address(2), 40_000).into());
-        hub.ready(now, conn, None);
+        if let Some(conn) = hub.accepted(now, (address(2), 40_000).into()) {
+            hub.ready(now, conn, None);
+        }
     }
     assert_eq!(hub.conns.len(), UNCLAIMED_MAX);
     net.run(30.0);
@@ -454,7 +453,7 @@ fn a_channel_from_the_paper_alone_is_served_and_garbage_on_it_is_answered() {
     );
 
     let (hub, now) = (&mut net.hubs[0], net.now);
-    let conn = hub.accepted(now, (peer, 40_000).into());
+    let conn = hub.accepted(now, (peer, 40_000).into()).unwrap();
     hub.ready(now, conn, None);
     let mut say = |text: &str| {
         hub.received(now, conn, text.as_bytes());
