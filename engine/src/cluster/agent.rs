@@ -43,6 +43,7 @@ use crate::shard::core::stream_holder;
 use crate::shard::mailbox::{HubQuery, Mail, Mailboxes, Outbox};
 use crate::shard::{ShardIndex, guard};
 use connection::{Connections, Event, Happened};
+use hooks::Hooks;
 
 /// How often the inbox is looked at while there is something in it, and while there is not.
 const LOOK_BUSY: Duration = Duration::from_millis(1);
@@ -158,8 +159,7 @@ struct Running {
     quiet: Arc<[AtomicBool]>,
     connections: Connections,
     events: Sender<Event>,
-    start_hook: Option<PathBuf>,
-    stop_hook: Option<PathBuf>,
+    hooks: Hooks,
     has_others: bool,
     /// Questions of the operator that wait for an answer.
     asked: HashMap<u64, oneshot::Sender<(u16, String)>>,
@@ -191,9 +191,14 @@ impl Running {
             board: plan.board,
             quiet: plan.quiet,
             connections,
+            hooks: Hooks {
+                start: plan.start_hook,
+                stop: plan.stop_hook,
+                time_max: hooks::TIME_MAX,
+                events: events.clone(),
+                running: HashSet::new(),
+            },
             events,
-            start_hook: plan.start_hook,
-            stop_hook: plan.stop_hook,
             has_others: plan.has_others,
             asked: HashMap::new(),
             next_question: 0,
@@ -265,14 +270,25 @@ impl Running {
                 svr_id,
                 result,
             } => {
-                let done = Input::HookDone {
-                    hook,
-                    svr_id,
-                    result,
-                };
-                self.hub.handle(now, done);
+                self.hooks.done(svr_id);
+                self.tell_of_hook(now, hook, svr_id, result);
             }
         }
+    }
+
+    fn tell_of_hook(
+        &mut self,
+        now: Instant,
+        hook: super::Hook,
+        svr_id: SvrId,
+        result: Result<(), String>,
+    ) {
+        let done = Input::HookDone {
+            hook,
+            svr_id,
+            result,
+        };
+        self.hub.handle(now, done);
     }
 
     fn read_mail(&mut self, now: Instant) {
@@ -386,7 +402,7 @@ impl Running {
                 }
                 hub::Output::Write { conn, bytes } => self.write(now, conn, bytes),
                 hub::Output::Close { conn } => self.connections.close(conn),
-                hub::Output::Act(act) => self.obey(act),
+                hub::Output::Act(act) => self.obey(now, act),
             }
         }
         for (shard, orders) in self.orders.iter_mut().enumerate() {
@@ -407,7 +423,7 @@ impl Running {
     }
 
     /// What the rules want of this server.
-    fn obey(&mut self, act: Act) {
+    fn obey(&mut self, now: Instant, act: Act) {
         match act {
             Act::Order { shard, order } => {
                 if let Some(orders) = self.orders.get_mut(shard) {
@@ -421,11 +437,9 @@ impl Running {
             }),
             Act::Kept(units) => self.load.keep(units),
             Act::RunHook { hook, svr_id, uri } => {
-                let program = match hook {
-                    super::Hook::Start => self.start_hook.clone(),
-                    super::Hook::Stop => self.stop_hook.clone(),
-                };
-                hooks::run(self.events.clone(), hook, program, svr_id, uri);
+                if let Err(reason) = self.hooks.run(hook, svr_id, uri) {
+                    self.tell_of_hook(now, hook, svr_id, Err(reason));
+                }
             }
             Act::Answered { id, status, reason } => {
                 if let Some(reply) = self.asked.remove(&id) {
