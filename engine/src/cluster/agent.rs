@@ -309,7 +309,8 @@ impl Running {
                     }
                 }
                 Mail::Hub(query) => self.answer(now, query),
-                Mail::Drain => self.ending = Ending::Draining,
+                // Who is leaving is past that.
+                Mail::Drain if self.ending == Ending::No => self.ending = Ending::Draining,
                 Mail::Undrain if self.ending == Ending::Draining => self.ending = Ending::No,
                 Mail::Stop => self.leave(now),
                 // Of shards among themselves.
