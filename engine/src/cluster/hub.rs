@@ -118,6 +118,14 @@ pub struct Counters {
     pub refused: u64,
 }
 
+/// A name that is being looked up.
+struct Lookup {
+    name: String,
+    port: u16,
+    /// It is to be called there.
+    waiting: Option<ChannelId>,
+}
+
 /// One server's channels and rules. Give it what happens by the other methods, call
 /// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) says so, and after
 /// either do everything that [`poll_output`](Self::poll_output) gives.
@@ -130,8 +138,9 @@ pub struct Hub {
     links: BTreeMap<ChannelId, Link>,
     by_call: HashMap<CallKey, ChannelId>,
     conns: BTreeMap<ConnId, Conn>,
-    /// Names that are being looked up, and which link waits for them.
-    lookups: HashMap<u64, (String, Option<ChannelId>)>,
+    lookups: HashMap<u64, Lookup>,
+    /// Answers for which nobody waited any more, by name and port.
+    late: HashMap<(String, u16), Vec<SocketAddr>>,
     /// Addresses of configured names.
     known: BTreeMap<String, Vec<IpAddr>>,
     random: u64,
@@ -157,6 +166,7 @@ impl Hub {
             by_call: HashMap::new(),
             conns: BTreeMap::new(),
             lookups: HashMap::new(),
+            late: HashMap::new(),
             known: BTreeMap::new(),
             random: config.seed ^ config.epoch.rotate_left(32),
             next_conn: 0,
@@ -167,13 +177,13 @@ impl Hub {
             counters: Counters::default(),
             outputs: VecDeque::new(),
         };
-        hub.know_the_configured();
+        hub.know_the_configured(now);
         hub.settle(now);
         hub
     }
 
     /// From their addresses channels are accepted.
-    fn know_the_configured(&mut self) {
+    fn know_the_configured(&mut self, now: Instant) {
         let config = self.cluster.config();
         let reserved = config.reserved.iter().map(|(_, uri)| uri);
         let uris: Vec<String> = config.peers.iter().chain(reserved).cloned().collect();
@@ -182,7 +192,7 @@ impl Hub {
             let addresses = address.into_iter().collect();
             let is_new = self.known.insert(host.name.clone(), addresses).is_none();
             if is_new && address.is_none() {
-                self.look_up(host.name, host.port, None);
+                self.look_up(now, host, None);
             }
         }
     }

@@ -9,7 +9,7 @@ use sip::{Body, CallKey, Ended, Event, Flow, Invitation, Invite, Rejection, Requ
 
 use super::describe::Host;
 use super::links::{ANSWERED_BUDGET, Link, Stage};
-use super::{Hub, LINKS_MAX, Output, describe};
+use super::{Hub, LINKS_MAX, Lookup, Output, describe};
 use crate::cluster::{ChannelId, Input, Lost};
 use crate::focus::RoomName;
 
@@ -34,28 +34,47 @@ impl Hub {
         self.links.insert(id, link);
         match (self.sip.flow_to(uri), Host::of(uri)) {
             (Some(flow), _) => self.invite(now, id, flow),
-            (None, Some(host)) => {
-                let ticket = self.look_up(host.name, host.port, Some(id));
-                tracing::debug!(uri, ticket, "looking up");
-            }
+            (None, Some(host)) => self.look_up(now, host, Some(id)),
             (None, None) => self.end(now, id, Lost::Refused(416), "no address"),
         }
     }
 
-    pub(super) fn look_up(&mut self, host: String, port: u16, waiting: Option<ChannelId>) -> u64 {
+    /// The answer may take longer than a dial may: then it is kept for the next one.
+    pub(super) fn look_up(&mut self, now: Instant, host: Host, waiting: Option<ChannelId>) {
+        let Host { name, port, .. } = host;
+        if let (Some(id), Some(addresses)) = (waiting, self.late.remove(&(name.clone(), port))) {
+            return self.invite_one_of(now, id, &addresses);
+        }
+        let mut underway = self.lookups.values_mut();
+        if let Some(lookup) = underway.find(|it| it.name == name && it.port == port) {
+            lookup.waiting = waiting.or(lookup.waiting);
+            return;
+        }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.lookups.insert(ticket, (host.clone(), waiting));
-        self.outputs
-            .push_back(Output::Resolve { ticket, host, port });
-        ticket
+        let lookup = Lookup {
+            name: name.clone(),
+            port,
+            waiting,
+        };
+        self.lookups.insert(ticket, lookup);
+        self.outputs.push_back(Output::Resolve {
+            ticket,
+            host: name,
+            port,
+        });
     }
 
     pub(super) fn on_resolved(&mut self, now: Instant, ticket: u64, addresses: &[SocketAddr]) {
-        let Some((host, waiting)) = self.lookups.remove(&ticket) else {
+        let Some(lookup) = self.lookups.remove(&ticket) else {
             return;
         };
-        if let Some(known) = self.known.get_mut(&host)
+        let Lookup {
+            name,
+            port,
+            waiting,
+        } = lookup;
+        if let Some(known) = self.known.get_mut(&name)
             && !addresses.is_empty()
         {
             *known = addresses
@@ -63,9 +82,14 @@ impl Hub {
                 .map(|address| address.ip().to_canonical())
                 .collect();
         }
-        let Some(id) = waiting else {
-            return;
-        };
+        match waiting {
+            Some(id) => self.invite_one_of(now, id, addresses),
+            None if addresses.is_empty() || self.late.len() >= LINKS_MAX => {}
+            None => drop(self.late.insert((name, port), addresses.to_vec())),
+        }
+    }
+
+    fn invite_one_of(&mut self, now: Instant, id: ChannelId, addresses: &[SocketAddr]) {
         let uri = self.links.get(&id).and_then(|link| link.uri.as_deref());
         let Some(transport) = uri.and_then(Host::of).map(|host| host.transport) else {
             return;

@@ -447,7 +447,9 @@ impl Hub {
         let Some(mut link) = self.links.remove(&id) else {
             return;
         };
-        self.lookups.retain(|_, (_, waiting)| *waiting != Some(id));
+        for lookup in self.lookups.values_mut() {
+            lookup.waiting = lookup.waiting.filter(|waiting| *waiting != id);
+        }
         if let Some(call) = link.call {
             self.by_call.remove(&call);
             self.sip.bye(now, call, Some(reason));
