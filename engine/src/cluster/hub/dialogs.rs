@@ -225,34 +225,51 @@ impl Hub {
             Err(error) => return self.sip.reject(now, call, rejection(error)),
         };
         let known = link.agreed.as_ref().map(|agreed| &agreed.peer_cfw_id);
-        let is_back = link.stage == Stage::Lost;
-        let described = link.described.clone();
-        match (offer, described) {
+        let answer = match offer {
             // It never changes for as long as the dialog lives (RFC 6230 §4.1).
-            (Some(offer), _) if known != Some(&offer.cfw_id) => {
-                self.sip.reject(now, call, Rejection::new(488));
-            }
-            (Some(offer), _) if is_back && offer.connection == Connection::New => {
+            Some(offer) if known != Some(&offer.cfw_id) => Err(Rejection::new(488)),
+            Some(offer) => {
                 link.local.version += 1;
-                match describe::answer(&offer, &link.local, false) {
+                // One that is there may stay; where there is none, it can only be a new one (RFC 4145 §5).
+                let stays = link.is_up() && offer.connection == Connection::Existing;
+                match describe::answer(&offer, &link.local, stays) {
+                    Ok((body, _)) if stays => {
+                        link.described = Some(body.clone());
+                        Ok(body)
+                    }
                     Ok((body, agreed)) => {
                         self.revive(now, id, body.clone(), agreed);
-                        self.sip.accept(now, call, RoomName::CONTROL, body);
+                        Ok(body)
                     }
-                    Err(error) => self.sip.reject(now, call, rejection(error)),
+                    Err(error) => Err(rejection(error)),
                 }
             }
-            // A refresh says, and hears, what was said before.
-            (_, Some(described)) => self.sip.accept(now, call, RoomName::CONTROL, described),
-            (_, None) => self.sip.reject(now, call, Rejection::new(488)),
+            // Whoever asks for an offer hears what was said before.
+            None => link.described.clone().ok_or_else(|| Rejection::new(488)),
+        };
+        match answer {
+            Ok(body) => self.sip.accept(now, call, RoomName::CONTROL, body),
+            Err(rejection) => self.sip.reject(now, call, rejection),
         }
     }
 
-    /// To the rules this is another channel.
+    /// The connection there was is closed (RFC 4145 §5), and another is to come. To the rules it is another
+    /// channel.
     fn revive(&mut self, now: Instant, id: ChannelId, described: Body, agreed: Agreement) {
         let Some(mut link) = self.links.remove(&id) else {
             return;
         };
+        if link.is_known_as(id) {
+            let why = Lost::Reset;
+            self.cluster
+                .handle(now, Input::ChannelDown { channel: id, why });
+        }
+        if let Some(conn) = link.conn.take() {
+            self.drop_conn(conn);
+        }
+        link.channel = None;
+        link.asked.clear();
+        link.sent.clear();
         self.next_accepted += 1;
         let id = ChannelId::Accepted(self.next_accepted);
         link.stage = Stage::Answered;

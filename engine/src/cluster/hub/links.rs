@@ -90,6 +90,14 @@ impl Link {
         self.stage == Stage::Up
     }
 
+    /// The rules think of it by this name.
+    pub(super) fn is_known_as(&self, id: ChannelId) -> bool {
+        match id {
+            ChannelId::Dialled(_) => self.stage != Stage::Lost,
+            ChannelId::Accepted(_) => self.is_up(),
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let channel = self.channel.as_ref().and_then(Channel::poll_timeout);
         self.deadline.into_iter().chain(channel).min()
@@ -430,10 +438,7 @@ impl Hub {
         let Some(link) = self.links.get(&id) else {
             return;
         };
-        let is_known = match id {
-            ChannelId::Dialled(_) => link.stage != Stage::Lost,
-            ChannelId::Accepted(_) => link.is_up(),
-        };
+        let is_known = link.is_known_as(id);
         tracing::debug!(?id, ?why, reason, stage = ?link.stage, "control channel ended");
         self.close(now, id, reason);
         if is_known {
@@ -463,7 +468,7 @@ impl Hub {
         }
     }
 
-    fn drop_conn(&mut self, conn: ConnId) {
+    pub(super) fn drop_conn(&mut self, conn: ConnId) {
         if self.conns.remove(&conn).is_some() {
             self.outputs.push_back(Output::Close { conn });
         }
