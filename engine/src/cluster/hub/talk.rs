@@ -52,6 +52,7 @@ impl Hub {
         request: RequestId,
         response: Response,
     ) {
+        let failed = Response::new(response.svr_id, response.seq, 500);
         let content = content(&Message::Response(response));
         let Some(link) = self.links.get_mut(&id) else {
             return;
@@ -60,12 +61,14 @@ impl Hub {
         else {
             return;
         };
-        match channel.answer(now, incoming, Some(content)) {
-            Ok(()) => self.counters.messages_out += 1,
-            Err(error) => {
-                tracing::warn!(?id, %error, "response not sent");
-                let _ = channel.refuse(incoming, Code::NOT_UNDERSTOOD);
-            }
+        let mut answer = |content| channel.answer(now, incoming, Some(content));
+        let answered = answer(content).or_else(|error| {
+            tracing::warn!(?id, %error, "response not sent");
+            // In the package's words, as a code of the framework may come too late (RFC 6230 §6.3.2).
+            answer(self::content(&Message::Response(failed)))
+        });
+        if answered.is_ok() {
+            self.counters.messages_out += 1;
         }
         self.pump(now, id);
     }
