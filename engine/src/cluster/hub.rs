@@ -7,8 +7,8 @@
 //! ```
 //! The INVITE of a channel names by SDP who connects and by which `cfw-id` the connection will be known;
 //! `links` follows it from there to its end, `talk` turns what is said on it into the values that the
-//! rules ([`Cluster`]) speak, and back. Peers whose address is not known to the configuration, or to a peer,
-//! are refused with 403.
+//! rules ([`Cluster`]) speak, and back. Whose address neither the configuration names nor a peer has told is
+//! refused with 403.
 //!
 //! As [`Cluster`] it reads no clock: many hubs run in one thread with virtual time.
 
@@ -38,6 +38,9 @@ const LINKS_MAX: usize = 1_024;
 
 /// Connections that have not said yet which channel they are of.
 const UNCLAIMED_MAX: usize = 64;
+
+/// Hosts whose channels are accepted, besides the trusted networks.
+const KNOWN_MAX: usize = 1_024;
 
 /// What the hub is.
 #[derive(Clone, Debug)]
@@ -141,7 +144,8 @@ pub struct Hub {
     lookups: HashMap<u64, Lookup>,
     /// Answers for which nobody waited any more, by name and port.
     late: HashMap<(String, u16), Vec<SocketAddr>>,
-    /// Addresses of configured names.
+    /// Addresses of servers that the configuration names, and of those that the rules have dialled as a peer
+    /// told of them, by the name in their URI.
     known: BTreeMap<String, Vec<IpAddr>>,
     random: u64,
     next_conn: u64,
@@ -188,13 +192,22 @@ impl Hub {
         let reserved = config.reserved.iter().map(|(_, uri)| uri);
         let uris: Vec<String> = config.peers.iter().chain(reserved).cloned().collect();
         for host in uris.iter().filter_map(|uri| Host::of(uri)) {
-            let address: Option<IpAddr> = host.name.parse().ok();
-            let addresses = address.into_iter().collect();
-            let is_new = self.known.insert(host.name.clone(), addresses).is_none();
-            if is_new && address.is_none() {
+            if self.know(&host) {
                 self.look_up(now, host, None);
             }
         }
+    }
+
+    /// From there channels are accepted. True: it is a new name, to be looked up.
+    fn know(&mut self, host: &Host) -> bool {
+        if self.known.contains_key(&host.name) || self.known.len() >= KNOWN_MAX {
+            return false;
+        }
+        let address: Option<IpAddr> = host.name.parse().ok();
+        let canonical = address.map(|address| address.to_canonical());
+        self.known
+            .insert(host.name.clone(), canonical.into_iter().collect());
+        address.is_none()
     }
 
     /// What is to be done next, until there is nothing.
@@ -249,7 +262,7 @@ impl Hub {
     /// Somebody has connected. What is told of this connection comes under the number returned. None: nobody
     /// is expected from there, and the connection is to be dropped without a word.
     pub fn accepted(&mut self, now: Instant, peer: SocketAddr) -> Option<ConnId> {
-        let conn = self.on_connection(now, peer);
+        let conn = self.on_connection(peer);
         self.settle(now);
         conn
     }
@@ -354,16 +367,10 @@ impl Hub {
     }
 
     /// Somebody whose channels are accepted.
-    fn is_peer(&self, now: Instant, address: IpAddr) -> bool {
+    fn is_peer(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let is_it = |uri: &str| {
-            let host = Host::of(uri).and_then(|host| host.name.parse::<IpAddr>().ok());
-            host.is_some_and(|host| host.to_canonical() == address)
-        };
         self.trusted.iter().any(|network| network.contains(address))
             || self.known.values().flatten().any(|known| *known == address)
-            // Servers that a peer has told of.
-            || self.cluster.servers(now).iter().any(|server| is_it(&server.cfw_uri))
     }
 
     /// SplitMix64.

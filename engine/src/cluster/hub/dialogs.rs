@@ -28,11 +28,15 @@ impl Hub {
                 .cluster
                 .handle(now, Input::ChannelDown { channel: id, why });
         }
+        let host = Host::of(uri);
+        if let Some(host) = &host {
+            self.know(host);
+        }
         let local = self.new_local();
         let mut link = Link::new(Stage::Resolving, now + INVITE_BUDGET, local);
         link.uri = Some(uri.to_owned());
         self.links.insert(id, link);
-        match (self.sip.flow_to(uri), Host::of(uri)) {
+        match (self.sip.flow_to(uri), host) {
             (Some(flow), _) => self.invite(now, id, flow),
             (None, Some(host)) => self.look_up(now, host, Some(id)),
             (None, None) => self.end(now, id, Lost::Refused(416), "no address"),
@@ -163,7 +167,7 @@ impl Hub {
 
     fn on_options(&mut self, now: Instant, request: RequestKey) {
         let from = self.from.map(|flow| flow.peer.ip());
-        let is_peer = from.is_some_and(|from| self.is_peer(now, from));
+        let is_peer = from.is_some_and(|from| self.is_peer(from));
         let refused = (!is_peer).then(|| Rejection::new(403));
         self.sip.respond_options(now, request, refused);
     }
@@ -174,7 +178,7 @@ impl Hub {
         } = invite;
         let local = self.new_local();
         let mut link = Link::new(Stage::Answered, now + ANSWERED_BUDGET, local);
-        let (body, agreed) = match self.judge(now, flow, body, &link) {
+        let (body, agreed) = match self.judge(flow, body, &link) {
             Ok(answer) => answer,
             Err(rejection) => {
                 self.counters.refused += 1;
@@ -195,13 +199,12 @@ impl Hub {
     /// Whether a channel is to be had, and on what terms.
     fn judge(
         &self,
-        now: Instant,
         flow: Flow,
         body: Option<Body>,
         link: &Link,
     ) -> Result<(Body, Agreement), Rejection> {
-        if !self.is_peer(now, flow.peer.ip()) {
-            tracing::info!(peer = %flow.peer, "control channel refused: not a server that is known");
+        if !self.is_peer(flow.peer.ip()) {
+            tracing::debug!(peer = %flow.peer, "control channel refused: not a server that is known");
             return Err(Rejection::new(403));
         }
         if self.leaving || self.links.len() >= LINKS_MAX {

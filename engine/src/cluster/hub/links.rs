@@ -219,9 +219,9 @@ impl Hub {
         self.outputs.push_back(Output::Connect { conn, host, port });
     }
 
-    pub(super) fn on_connection(&mut self, now: Instant, peer: SocketAddr) -> Option<ConnId> {
+    pub(super) fn on_connection(&mut self, peer: SocketAddr) -> Option<ConnId> {
         let waiting = self.conns.values().filter(|conn| conn.link.is_none());
-        let is_welcome = waiting.count() < UNCLAIMED_MAX && self.is_expected(now, peer.ip());
+        let is_welcome = waiting.count() < UNCLAIMED_MAX && self.is_expected(peer.ip());
         if !is_welcome {
             self.counters.refused += 1;
             tracing::debug!(%peer, "connection to the control channels refused");
@@ -236,13 +236,13 @@ impl Hub {
     }
 
     /// Somebody from there may be about to connect.
-    fn is_expected(&self, now: Instant, address: IpAddr) -> bool {
+    fn is_expected(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let is_caller = |link: &Link| {
             link.signalling
                 .is_some_and(|known| known.to_canonical() == address)
         };
-        self.is_peer(now, address) || self.links.values().any(is_caller)
+        self.is_peer(address) || self.links.values().any(is_caller)
     }
 
     pub(super) fn on_ready(&mut self, now: Instant, id: ConnId, fingerprint: Option<Fingerprint>) {
