@@ -32,6 +32,7 @@ use bytes::Bytes;
 use describe::Host;
 pub use describe::Place;
 use links::{Conn, Link};
+use sha2::{Digest, Sha256};
 
 /// Channels and what is on its way to become one.
 const LINKS_MAX: usize = 1_024;
@@ -51,6 +52,9 @@ pub struct Config {
     /// The owner in it is one that no shard has.
     pub sip: sip::Config,
     pub seed: u64,
+    /// Nobody else knows it: names of channels come from it, by which alone a connection is taken for the one
+    /// that was agreed on.
+    pub secret: [u8; 32],
     /// Who may open a channel, besides the servers that are known.
     pub trusted: Vec<Network>,
     /// Where connections of channels come in.
@@ -147,7 +151,7 @@ pub struct Hub {
     /// Addresses of servers that the configuration names, and of those that the rules have dialled as a peer
     /// told of them, by the name in their URI.
     known: BTreeMap<String, Vec<IpAddr>>,
-    random: u64,
+    secret: [u8; 32],
     next_conn: u64,
     next_accepted: u32,
     next_ticket: u64,
@@ -172,7 +176,7 @@ impl Hub {
             lookups: HashMap::new(),
             late: HashMap::new(),
             known: BTreeMap::new(),
-            random: config.seed ^ config.epoch.rotate_left(32),
+            secret: config.secret,
             next_conn: 0,
             next_accepted: 0,
             next_ticket: 0,
@@ -373,12 +377,15 @@ impl Hub {
             || self.known.values().flatten().any(|known| *known == address)
     }
 
-    /// SplitMix64.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = self.random;
-        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+    /// What follows from the secret, one half of it; the other takes its place, so that whoever sees what came
+    /// of it knows neither what was before nor what comes next.
+    fn random(&mut self) -> [u8; 32] {
+        let hash = |use_: &[u8], secret: [u8; 32]| {
+            let hash = Sha256::new().chain_update(use_).chain_update(secret);
+            <[u8; 32]>::from(hash.finalize())
+        };
+        let told = hash(b"told", self.secret);
+        self.secret = hash(b"kept", self.secret);
+        told
     }
 }

@@ -13,6 +13,7 @@ use crate::cluster::agent::{self, Agent, Board, TlsIdentity};
 use crate::cluster::hub::{self, Place};
 use crate::config::{Config, Redirect};
 use crate::focus::RoomName;
+use crate::io::tls::provider;
 use crate::meters::{ClusterMeters, Meters, ServerLoad, ServerState};
 use crate::shard::mailbox::Mailboxes;
 
@@ -49,6 +50,9 @@ impl Joining {
             fingerprint: tls.as_ref().map(TlsIdentity::fingerprint),
         };
         tracing::info!(%listening, tls = tls.is_some(), "control channels");
+        let mut secret = [0; 32];
+        let filled = provider().secure_random.fill(&mut secret);
+        filled.map_err(|_| ServeError::Start("no random numbers".to_owned()))?;
         let hub = hub::Config {
             cluster: cluster_config(config, self.mailboxes.shards()),
             epoch: agent::epoch(),
@@ -58,6 +62,7 @@ impl Joining {
                 ..sip_config(config, self.mailboxes.hub(), self.seed)
             },
             seed: self.seed.rotate_left(32),
+            secret,
             trusted: config.cluster.trusted.clone(),
             place,
         };

@@ -161,6 +161,7 @@ impl Server {
             epoch: setup.mutation.epoch(epoch),
             sip: sip::Config::new(HUB, vec![listener], seed.rotate_left(16)),
             seed: seed.rotate_left(32),
+            secret: std::array::from_fn(|at| seed.to_be_bytes()[at % 8]),
             trusted: settings.cluster.trusted.clone(),
             place: Place {
                 address: setup.host.address().ip(),

@@ -161,11 +161,12 @@ impl Hub {
 
     /// An end of a channel. Nobody can guess its name: whoever connects shows by it which channel he means.
     pub(super) fn new_local(&mut self) -> Local {
-        let mut random = [0; 12];
-        random[..8].copy_from_slice(&self.random().to_be_bytes());
-        random[8..].copy_from_slice(&self.random().to_be_bytes()[..4]);
-        let session = self.random();
-        self.place.local(sdp::cfw_id(random), session)
+        let random = self.random();
+        let (mut id, mut session) = ([0; 12], [0; 8]);
+        id.copy_from_slice(&random[..12]);
+        session.copy_from_slice(&random[12..20]);
+        let session = u64::from_be_bytes(session);
+        self.place.local(sdp::cfw_id(id), session)
     }
 
     /// What is due by time alone.

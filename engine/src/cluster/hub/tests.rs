@@ -72,6 +72,7 @@ fn config(index: usize, peers: &[String], trusted: &[&str]) -> Config {
         epoch: 1,
         sip: sip::Config::new(9, vec![listener], index as u64),
         seed: index as u64,
+        secret: [index as u8; 32],
         trusted: trusted.iter().map(|text| text.parse().unwrap()).collect(),
         place: Place {
             address: address(index),
