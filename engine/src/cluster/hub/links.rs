@@ -17,6 +17,7 @@ use cfw::sdp::{self, Agreement, Local};
 use sip::{Body, CallKey};
 
 use super::{ConnId, Fingerprint, Hub, Output, UNCLAIMED_MAX};
+use crate::cluster::mesh::UNANSWERED_MAX;
 use crate::cluster::{ChannelId, Input, Lost, RequestId};
 
 /// Time for TCP and SYNC once the INVITE is answered.
@@ -113,6 +114,8 @@ impl Link {
         let packages = PACKAGE.parse().into_iter().collect();
         Some(Config {
             peer_dialog_id: Some(agreed.peer_cfw_id.clone()),
+            // The rules are the first to find a peer too slow.
+            transactions_max: UNANSWERED_MAX,
             ..Config::new(agreed.cfw_id, packages)
         })
     }
