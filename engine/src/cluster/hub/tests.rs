@@ -1,6 +1,9 @@
 //! Some hubs and a network between them, in memory and in virtual time.
 
+mod by_hand;
+mod certificates;
 mod long;
+mod names;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -31,6 +34,8 @@ struct Net {
     strays: Vec<(SocketAddr, Bytes)>,
     /// Connections that nobody accepts any more.
     is_cut: bool,
+    /// Certificates of the servers.
+    shown: Vec<Option<Fingerprint>>,
 }
 
 fn svr_id(index: usize) -> SvrId {
@@ -86,6 +91,7 @@ impl Net {
     fn new(configs: Vec<Config>) -> Self {
         let now = Instant::now();
         let hub = |config| Hub::new(config, now);
+        let shown = vec![None; configs.len()];
         Self {
             hubs: configs.into_iter().map(hub).collect(),
             now,
@@ -93,6 +99,7 @@ impl Net {
             wires: BTreeMap::new(),
             strays: Vec::new(),
             is_cut: false,
+            shown,
         }
     }
 
@@ -168,8 +175,8 @@ impl Net {
                         };
                         self.wires.insert((from, conn), (to, other));
                         self.wires.insert((to, other), (from, conn));
-                        self.hubs[to].ready(now, other, None);
-                        self.hubs[from].ready(now, conn, None);
+                        self.hubs[to].ready(now, other, self.shown[from]);
+                        self.hubs[from].ready(now, conn, self.shown[to]);
                     }
                     None => self.hubs[from].closed(now, conn),
                 }
