@@ -253,7 +253,9 @@ impl Queries {
 pub(super) fn bounded(mut user: ConfUser) -> ConfUser {
     let optional = [&mut user.display_name, &mut user.codec, &mut user.role];
     for text in optional.into_iter().flatten().chain([&mut user.entity]) {
-        text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
+        let mut ends = (0..=TEXT_LEN_MAX).rev();
+        let end = ends.find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
     }
     user.reach = user.reach.filter(|reach| {
         let Reach {
