@@ -253,7 +253,7 @@ fn a_steady_conference_allocates_nothing() {
     assert_eq!(asked, 0, "allocations in {MEASURED_MS} ms");
     // It was a conference: everybody was heard and spoken to, losses were filled, reports sent.
     let frames = 2 * MEASURED_MS / 20;
-    let sum = |counter: fn(&CoreMeters) -> u64| meters.cores.iter().map(|it| counter(it)).sum();
+    let sum = |counter: fn(&CoreMeters) -> u64| meters.cores.iter().map(counter).sum();
     let received: u64 = sum(|meters| meters.rtp_received.get());
     let sent: u64 = sum(|meters| meters.rtp_sent.get());
     // Six phones in linked rooms and four ends of trunks besides.

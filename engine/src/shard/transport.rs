@@ -232,7 +232,7 @@ impl Transports {
         transport.alone = !self.shared;
         let mut newcomers = transport.newcomers.iter_mut();
         if let Some(newcomer) = newcomers.find(|newcomer| newcomer.seat == seat) {
-            newcomer.host = newcomer.host.or(remote.host());
+            newcomer.host = newcomer.host.or_else(|| remote.host());
         }
         // His latch begins anew, so he may be heard from anywhere.
         let is_newcomer = transport
