@@ -340,8 +340,8 @@ fn differences(options: &Options, outcomes: &[Outcome]) -> Vec<String> {
             options.ptime
         ),
         "The paper's servers were Java programs in a simulation. Here they are processes on one machine, each held to \
-         a part of a processor by the kernel; the part is chosen so that one server with all users is close to its \
-         end. Unrestrained, one processor carries thousands of users, and nothing would be seen."
+         a part of a processor by the kernel; the part is chosen so that a server that is full uses most of \
+         it. Unrestrained, one processor carries thousands of users, and nothing would be seen."
             .to_owned(),
         format!(
             "Media delay here has a part that is there without any load: the jitter buffer and the wait for the \

@@ -85,7 +85,7 @@ fn table(f: &mut fmt::Formatter<'_>, compared: &Compared, subject: &Subject<'_>)
             writeln!(
                 f,
                 "  control: at {users} users both are one server, and the service is faster by {} %, which should be 0; \
-                 a factor below {:.2} is noise",
+                 a factor of up to {:.2} is noise",
                 rounds.join(", "),
                 control.factor
             )

@@ -149,7 +149,7 @@ fn the_first_step_is_the_control_and_says_what_is_noise() {
 
     let text = report(three).to_string();
     assert!(text.contains("faster by 0.0, 60.0, 20.0 %"), "{text}");
-    assert!(text.contains("a factor below 2.50 is noise"), "{text}");
+    assert!(text.contains("a factor of up to 2.50 is noise"), "{text}");
     assert!(text.contains("noise: 50.0       17.4"), "{text}");
 }
 
