@@ -8,7 +8,7 @@ mod crowd;
 
 use common::Server;
 use common::cluster::{listed, mesh, state, wait_for};
-use crowd::{Crowd, NEITHER, REFER, Voice};
+use crowd::{Crowd, NEITHER, REPLACES, Voice};
 
 const ROOM: &str = "lobby";
 
@@ -37,10 +37,10 @@ fn call_until(crowd: &Crowd, server: &Server, gets_in: bool) {
 }
 
 #[test]
-fn nobody_gets_into_a_locked_conference_but_who_is_in_it() {
+fn nobody_gets_into_a_locked_conference_and_who_is_in_it_may_be_moved() {
     let [a, b] = mesh(["A", "B"], &["load.max=5000"]);
     let crowd = Crowd::new();
-    let member = crowd.call("member", &a.uri(ROOM), REFER, Voice::Silence);
+    let member = crowd.call("member", &a.uri(ROOM), REPLACES, Voice::Silence);
     crowd.wait_until("he is in", |crowd| crowd.server(member).is_some());
     wait_for("B knows him", || listed(&b, ROOM).len() == 1);
 
@@ -49,7 +49,7 @@ fn nobody_gets_into_a_locked_conference_but_who_is_in_it() {
         call_until(&crowd, server, false);
     }
 
-    // He is sent to the other server, and let in there.
+    // The other server calls him: had he to call it, anybody could say that he is he.
     order(&a, "drain");
     crowd.wait_until("he is there", |crowd| crowd.server(member) == Some(b.sip));
     a.wait_until("it stands by", |a| state(a) == "standby");
