@@ -178,6 +178,20 @@ impl Collector {
         Ok(Vec::new())
     }
 
+    /// No more will come: what there is of a snapshot, as a change, and what waited for the rest.
+    pub fn take(&mut self) -> Vec<ConfInfo> {
+        let Self {
+            collected, waiting, ..
+        } = mem::take(self);
+        let collected = collected.map(|info| ConfInfo {
+            full: false,
+            part: 1,
+            parts: 1,
+            ..info
+        });
+        collected.into_iter().chain(waiting).collect()
+    }
+
     fn handle_part(&mut self, mut info: ConfInfo) -> Result<Vec<ConfInfo>, CollectError> {
         if info.part == 1 {
             self.clear();

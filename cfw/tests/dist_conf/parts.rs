@@ -146,6 +146,21 @@ fn a_new_snapshot_takes_the_place_of_one_that_is_not_complete() {
 }
 
 #[test]
+fn what_has_come_when_no_more_will() {
+    let parts = split(snapshot(0, &[50]), 2000);
+    let mut collector = Collector::default();
+    collector.handle(parts[0].clone()).unwrap();
+    collector.handle(delta(0)).unwrap();
+    let [half, change] = &collector.take()[..] else {
+        panic!("two");
+    };
+    assert_eq!((half.full, half.part, half.parts), (false, 1, 1));
+    assert_eq!(half.conferences, parts[0].conferences);
+    assert_eq!(*change, delta(0));
+    assert_eq!(collector.take(), []);
+}
+
+#[test]
 fn parts_that_do_not_fit_together() {
     let parts = split(snapshot(0, &[100]), 2000);
     let others = split(snapshot(0, &[50]), 2000);

@@ -338,6 +338,10 @@ impl Cluster {
                 peer.links.remove(&channel);
                 if peer.links.is_empty() {
                     peer.spoken = None;
+                    // If it is dead, whoever it had begun to tell of can still be called back.
+                    for info in peer.hearing.take() {
+                        self.on_conferences(now, id, info);
+                    }
                     self.on_lost(now, id, why);
                     self.redial(now, id, now >= link.since + LASTING);
                 } else {

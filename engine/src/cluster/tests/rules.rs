@@ -196,6 +196,40 @@ fn a_snapshot_comes_in_parts_and_ends_ghosts() {
 }
 
 #[test]
+fn who_was_told_of_before_a_server_died_is_known() {
+    let one = &mut One::new(config("M", &[]));
+    one.meet("B", 100);
+    let part = |full, parts, name: &str| {
+        let users = Users {
+            conf_obj_id: "r".to_owned(),
+            owner: Some(id("B")),
+            ver: 1,
+            epoch: 1,
+            state: ConfState::Active,
+            locked: false,
+            max_users: None,
+            subject: None,
+            full: false,
+            users: vec![user(name, name, Phone::default())],
+        };
+        Element::ConfInfo(ConfInfo {
+            full,
+            parts,
+            conferences: vec![users],
+            ..ConfInfo::default()
+        })
+    };
+    one.request("B", 2, vec![part(true, 2, "sip:a@phone")]);
+    one.request("B", 3, vec![part(false, 1, "sip:b@phone")]);
+    assert!(one.cluster.conference("r").is_none());
+    one.hear(Input::ChannelDown {
+        channel: One::channel("B"),
+        why: Lost::Reset,
+    });
+    assert_eq!(one.cluster.conference("r").unwrap().users.len(), 2);
+}
+
+#[test]
 fn operations_meet_the_conferences_version() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
