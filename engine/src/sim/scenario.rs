@@ -246,6 +246,11 @@ impl Scenario {
         let at = dice.between(60, 90) * SECOND;
         let power = false;
         self.steps.push((at, Step::Kill { server, power }));
+        // Perhaps it is back before anybody takes it for dead.
+        if dice.percent(50) {
+            let at = at + dice.between(100, 3_000) * MS;
+            self.steps.push((at, Step::Start { server }));
+        }
     }
 
     fn draw_faults(&mut self, dice: &mut Dice) {

@@ -160,7 +160,8 @@ fn a_seed_is_one_history() {
 #[test]
 fn broken_rules_are_found() {
     for mutation in Mutation::BROKEN {
-        let (_, failed) = run_seeds(0, SEEDS, mutation);
+        // Some show only where much comes together.
+        let (_, failed) = run_seeds(0, 5 * SEEDS, mutation);
         assert!(failed.is_some(), "{mutation:?} goes unnoticed");
     }
 }
