@@ -261,7 +261,7 @@ impl Cluster {
         let own = self.config.svr_id;
         let mut given = Vec::new();
         for (room, conference) in &mut self.rosters.conferences {
-            let heir = conference.holders().into_iter().find(|id| *id != own);
+            let heir = conference.users.holders().into_iter().find(|id| *id != own);
             if let Some(heir) = heir
                 && conference.object.owner == own
             {

@@ -27,9 +27,12 @@ impl Cluster {
             }
             let conference = self.rosters.get_mut(&room);
             let key = (dead, endpoint.clone());
-            if let Some(user) = conference.and_then(|it| it.users.get_mut(&key)) {
+            if let Some(conference) = conference
+                && let Some(mut user) = conference.users.remove(&key)
+            {
                 user.user.status = UserStatus::Disconnected;
                 user.orphaned = Some(now);
+                conference.users.put(key, user);
             }
             self.distribute(&room, dead, &endpoint);
             self.touched.insert(room);
@@ -57,6 +60,7 @@ impl Cluster {
                 continue;
             }
             let holder = conference
+                .users
                 .holders()
                 .into_iter()
                 .find(|id| self.is_alive(*id));
@@ -83,7 +87,7 @@ impl Cluster {
         let own = self.config.svr_id;
         let (mut ended, mut forgotten, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
         for (room, conference) in &self.rosters.conferences {
-            for ((svr_id, endpoint), user) in &conference.users {
+            for ((svr_id, endpoint), user) in conference.users.iter() {
                 if user
                     .orphaned
                     .is_some_and(|since| now >= since + ORPHANED_FOR)

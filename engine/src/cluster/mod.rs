@@ -28,6 +28,7 @@ mod exchange;
 pub mod hub;
 mod interface;
 mod loads;
+mod members;
 mod mesh;
 mod operations;
 mod peers;

@@ -255,7 +255,7 @@ impl Cluster {
     /// Users of this server that are meant, and their shards.
     fn meant_here(&self, room: &str, entity: &str, endpoint: Option<&str>) -> Vec<(String, usize)> {
         let conference = self.rosters.get(room);
-        let users = conference.into_iter().flat_map(|it| &it.users);
+        let users = conference.into_iter().flat_map(|it| it.users.iter());
         users
             .filter(|((_, it), user)| {
                 user.user.entity == entity && endpoint.is_none_or(|endpoint| it == endpoint)
@@ -364,7 +364,10 @@ impl Cluster {
     }
 
     fn missing_in(&self, room: &str, expected: u32) -> u32 {
-        let present = self.rosters.get(room).map_or(0, |it| it.count_present());
+        let present = self
+            .rosters
+            .get(room)
+            .map_or(0, |it| it.users.count_present());
         expected.saturating_sub(present as u32)
     }
 

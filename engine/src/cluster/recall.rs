@@ -88,7 +88,7 @@ impl Cluster {
         // In its next life a server knows nothing of its last.
         let mut serving = self.serving();
         serving.remove(&dead);
-        let holders: BTreeSet<SvrId> = conference.holders();
+        let holders: BTreeSet<SvrId> = conference.users.holders();
         let holders = holders.into_iter().filter(|id| serving.contains(id));
         let chosen = holders.max_by_key(|id| hash(&[&user.user.entity, endpoint, id.as_str()]));
         let is_ours = match chosen {
@@ -182,7 +182,7 @@ impl Cluster {
             self.try_later(now, job);
             return;
         }
-        let has_holder = conference.is_some_and(|it| it.holders().contains(&own));
+        let has_holder = conference.is_some_and(|it| it.users.holders().contains(&own));
         let user = user.user.clone();
         let here = match self.own.is_known() {
             true => self.own.predicted() / f64::from(self.own.measured.max),
@@ -259,7 +259,7 @@ impl Cluster {
 
     /// The shard that has most of a conference; of one that is new here, any, and always the same.
     pub(super) fn shard_for(&self, room: &str) -> usize {
-        let home = self.rosters.get(room).and_then(|it| it.home());
+        let home = self.rosters.get(room).and_then(|it| it.users.home());
         home.unwrap_or_else(|| (hash(&[room]) % self.config.shards.max(1) as u64) as usize)
     }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use cfw::SvrId;
 use cfw::dist_conf::message::{ConfState, ConfUser, UserStatus, Users};
 
+use super::members::Members;
 use super::trunks::Trunk;
 use crate::focus::liaison::Closed;
 
@@ -33,7 +34,7 @@ pub(super) struct Rosters {
 #[derive(Clone, Debug)]
 pub(super) struct Conference {
     pub(super) object: Object,
-    pub(super) users: BTreeMap<(SvrId, String), User>,
+    pub(super) users: Members,
     /// Shards where somebody subscribes to it.
     pub(super) watched: BTreeSet<usize>,
     pub(super) trunks: BTreeMap<SvrId, Trunk>,
@@ -140,7 +141,7 @@ impl Conference {
     pub(super) fn new(object: Object, now: Instant) -> Self {
         Self {
             object,
-            users: BTreeMap::new(),
+            users: Members::default(),
             watched: BTreeSet::new(),
             trunks: BTreeMap::new(),
             empty: Some(now),
@@ -150,32 +151,12 @@ impl Conference {
 
     /// Shards of this server that have a part of it, or watch it.
     pub(super) fn shards(&self) -> BTreeSet<usize> {
-        let local = self.users.values().filter_map(|user| user.shard);
-        local.chain(self.watched.iter().copied()).collect()
+        let watched = self.watched.iter().copied();
+        self.users.shards().chain(watched).collect()
     }
 
-    /// Servers with somebody who can be heard.
-    pub(super) fn holders(&self) -> BTreeSet<SvrId> {
-        let present = self.users.iter().filter(|(_, user)| user.is_present());
-        present.map(|((svr_id, _), _)| *svr_id).collect()
-    }
-
-    /// The shard of this server with most users of it, the lowest of several.
-    pub(super) fn home(&self) -> Option<usize> {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        for shard in self.users.values().filter_map(|user| user.shard) {
-            *counts.entry(shard).or_default() += 1;
-        }
-        let most = counts.values().copied().max()?;
-        counts
-            .into_iter()
-            .find(|(_, count)| *count == most)
-            .map(|(shard, _)| shard)
-    }
-
-    /// Why it takes nobody new.
     pub(super) fn closed(&self) -> Option<Closed> {
-        let is_full = |max| self.count_present() as u64 >= u64::from(max);
+        let is_full = |max| self.users.count_present() as u64 >= u64::from(max);
         match self.object.locked {
             true => Some(Closed::Locked),
             false => self
@@ -190,10 +171,6 @@ impl Conference {
     pub(super) fn has_entity(&self, entity: &str) -> bool {
         let mut users = self.users.values();
         users.any(|user| user.is_present() && user.user.entity == entity)
-    }
-
-    pub(super) fn count_present(&self) -> usize {
-        self.users.values().filter(|user| user.is_present()).count()
     }
 }
 
@@ -222,20 +199,12 @@ impl Rosters {
             let local = (room.to_owned(), user.user.endpoint.clone());
             self.local.insert(local, shard);
         }
-        match conference.users.get_mut(&key) {
-            Some(known) => {
-                let is_news = known.user != user.user
-                    || known.shard != user.shard
-                    || known.orphaned != user.orphaned;
-                *known = user;
-                is_news
-            }
-            None => {
-                conference.users.insert(key, user);
-                self.users += 1;
-                true
-            }
-        }
+        let is_news = conference.users.get(&key).is_none_or(|known| {
+            known.user != user.user || known.shard != user.shard || known.orphaned != user.orphaned
+        });
+        let known = conference.users.put(key, user);
+        self.users += usize::from(known.is_none());
+        is_news
     }
 
     pub(super) fn remove(
@@ -281,10 +250,7 @@ impl Rosters {
     /// All users of a server are of a life that is over.
     pub(super) fn end_life(&mut self, svr_id: SvrId) {
         for conference in self.conferences.values_mut() {
-            let of_server = conference.users.range_mut((svr_id, String::new())..);
-            for (_, user) in of_server.take_while(|((id, _), _)| *id == svr_id) {
-                user.generation = PAST_LIFE;
-            }
+            conference.users.end_life(svr_id);
         }
     }
 

@@ -303,7 +303,10 @@ impl Cluster {
             let is_unlisted = |((id, endpoint), user): &(&(SvrId, String), &User)| {
                 *id == from && user.generation != PAST_LIFE && !listed.contains(endpoint)
             };
-            let unlisted = users.into_iter().flatten().filter(is_unlisted);
+            let unlisted = users
+                .into_iter()
+                .flat_map(|it| it.iter())
+                .filter(is_unlisted);
             let unlisted: Vec<String> = unlisted.map(|((_, it), _)| it.clone()).collect();
             for endpoint in unlisted {
                 self.drop_remote(now, &room, from, &endpoint);
@@ -402,11 +405,11 @@ impl Cluster {
         let Some(back) = conference.users.get(&key).filter(|user| user.is_present()) else {
             return;
         };
-        let is_him =
-            |(_, user): &(_, &User)| user.orphaned.is_some() && user.is_same_phone_as(back);
-        let orphan = conference.users.iter().find(is_him);
-        if let Some(((dead, orphan), _)) = orphan {
-            let (dead, orphan) = (*dead, orphan.clone());
+        let mut orphans = conference.users.orphans();
+        let him = orphans.find(|(_, user)| user.is_same_phone_as(back));
+        let him = him.map(|(key, _)| key.clone());
+        drop(orphans);
+        if let Some((dead, orphan)) = him {
             self.drop_remote(now, room, dead, &orphan);
         }
     }
@@ -419,7 +422,7 @@ impl Cluster {
         let Some(conference) = self.rosters.get(room) else {
             return;
         };
-        for ((_, endpoint), user) in &conference.users {
+        for ((_, endpoint), user) in conference.users.iter() {
             if let Some(shard) = user.shard {
                 let order = Order::Wish {
                     room: name.clone(),

@@ -39,9 +39,9 @@ impl Cluster {
         else {
             return;
         };
-        let holders = conference.holders();
+        let holders = conference.users.holders();
         let is_here = holders.contains(&own);
-        let home = conference.home();
+        let home = conference.users.home();
         let shards = conference.shards();
         let (peers, outputs) = (&self.peers, &mut self.outputs);
         let is_needed = |id: SvrId| {
