@@ -181,8 +181,8 @@ impl World {
     /// Remembers who loses his server by this fault and should be called back: nothing else is wrong, other
     /// servers have room, and he knows Replaces.
     pub(super) fn bereave(&mut self, fault: &Step) {
-        // This keeps nobody from anything.
-        if matches!(fault, Step::Garbage { .. }) {
+        // These keep nobody from anything.
+        if matches!(fault, Step::Garbage { .. } | Step::Start { .. }) {
             return;
         }
         let was_calm = self.last_fault == 0 || self.now > self.last_fault + CALM;
