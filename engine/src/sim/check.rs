@@ -24,7 +24,7 @@ const CALM: Time = 40 * SECOND;
 /// Below this share of its maximum a server takes callers.
 const ROOMY: f64 = 0.9;
 
-/// By then the others know that a server drains.
+/// By then the others know in what state a server is.
 const HEARD_OF: Time = 3 * SECOND;
 
 /// By then they have been.
@@ -118,6 +118,7 @@ impl World {
             machine.server.as_ref().is_some_and(|server| {
                 let load = server.shard.measured().max(server.shard.cost().into());
                 server.cluster().state() == SvrState::Active
+                    && self.now > machine.state_since + HEARD_OF
                     && load < ROOMY * f64::from(machine.plan.max)
             })
         };

@@ -110,6 +110,8 @@ pub(super) struct Machine {
     /// The last time something was wrong with it, or with a way to it.
     pub(super) trouble: Time,
     pub(super) draining_since: Option<Time>,
+    /// Since when its state is what it is.
+    pub(super) state_since: Time,
     /// Time of this computer that the server has taken.
     pub(super) busy: Duration,
     armed: Option<Time>,
@@ -187,6 +189,7 @@ impl World {
             dark: false,
             trouble: 0,
             draining_since: None,
+            state_since: 0,
             busy: Duration::ZERO,
             armed: None,
         };
@@ -605,8 +608,9 @@ impl World {
                     let was_draining = self.machines[at].draining_since.is_some();
                     let is_added = state == SvrState::Active && !was_draining;
                     self.counts.add(Count::Additions, u64::from(is_added));
-                    self.machines[at].draining_since =
-                        (state == SvrState::Draining).then_some(self.now);
+                    let machine = &mut self.machines[at];
+                    machine.state_since = self.now;
+                    machine.draining_since = (state == SvrState::Draining).then_some(self.now);
                     self.counts
                         .add(Count::Drains, u64::from(state == SvrState::Draining));
                 }
@@ -718,6 +722,7 @@ impl World {
         let machine = &mut self.machines[at];
         machine.life += 1;
         machine.draining_since = None;
+        machine.state_since = self.now;
         let setup = Setup {
             host,
             max: machine.plan.max,
