@@ -12,6 +12,14 @@ use crate::common::skip;
 /// A test process has one network at a time: all that it builds have the same name.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// What `ip` says to those who are not root, or only in a container that keeps such things from them.
+const NOT_HERE: [&str; 4] = [
+    "Operation not permitted",
+    "Permission denied",
+    "not supported",
+    "Unknown device type",
+];
+
 /// Removed with everything in it when dropped.
 pub struct Network {
     /// Third octet of all addresses, so that two test processes do not meet.
@@ -32,7 +40,7 @@ impl Network {
         network.remove();
         match network.build() {
             Ok(()) => Some(network),
-            Err(reason) if reason.contains("Operation not permitted") => {
+            Err(reason) if NOT_HERE.iter().any(|text| reason.contains(text)) => {
                 skip(&format!(
                     "no network namespaces here, for which one has to be root: {reason}"
                 ));
