@@ -443,6 +443,15 @@ impl Agent {
         request
     }
 
+    /// Refuses the next INVITE, up to the ACK; gives the INVITE.
+    #[track_caller]
+    pub fn refuse(&mut self, status: u16, lines: &[&str]) -> Message {
+        let invite = self.request("INVITE");
+        self.reply(&invite, status, lines, None);
+        self.request("ACK");
+        invite
+    }
+
     /// Whether such a request has come and was not asked for.
     pub fn has(&mut self, method: &str) -> bool {
         self.look();
