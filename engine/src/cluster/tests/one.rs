@@ -1,7 +1,9 @@
 //! One server; the tests play the others.
 
 use cfw::dist_conf::load::SvrLoad;
-use cfw::dist_conf::message::{ConfInfo, Element, Request, Response, System};
+use cfw::dist_conf::message::{
+    ConfInfo, ConfState, ConfUser, Element, Request, Response, System, Users,
+};
 use sip::CallKey;
 
 use super::super::*;
@@ -185,6 +187,26 @@ impl One {
             _ => None,
         };
         self.said.iter().filter_map(answer).collect()
+    }
+}
+
+/// What the owner of conference r, in its first version, tells of these users of its own.
+pub(super) fn told(owner: &str, users: Vec<ConfUser>) -> ConfInfo {
+    let users = Users {
+        conf_obj_id: "r".to_owned(),
+        owner: Some(id(owner)),
+        ver: 1,
+        epoch: 1,
+        state: ConfState::Active,
+        locked: false,
+        max_users: None,
+        subject: None,
+        full: false,
+        users,
+    };
+    ConfInfo {
+        conferences: vec![users],
+        ..ConfInfo::default()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use cfw::dist_conf::message::{ConfInfo, ConfState, Element, Users};
+use cfw::dist_conf::message::Element;
 
 use super::super::*;
 use super::net::{Phone, config, id, load, room, user};
-use super::one::{One, report as report_of};
+use super::one::{One, report as report_of, told};
 use crate::focus::liaison::{Arrival, Order};
 
 fn last(one: &One) -> Decision {
@@ -128,24 +128,7 @@ fn who_cannot_be_called_back_is_kept() {
         refer: false,
         replaces: true,
     };
-    let users = Users {
-        conf_obj_id: "r".to_owned(),
-        owner: Some(id("B")),
-        ver: 1,
-        epoch: 1,
-        state: ConfState::Active,
-        locked: false,
-        max_users: None,
-        subject: None,
-        full: false,
-        users: vec![user("sip:a@phone", "a", phone)],
-    };
-    let info = ConfInfo {
-        part: 1,
-        parts: 1,
-        conferences: vec![users],
-        ..ConfInfo::default()
-    };
+    let info = told("B", vec![user("sip:a@phone", "a", phone)]);
     one.request("B", 2, vec![Element::ConfInfo(info)]);
     let (channel, why) = (One::channel("B"), Lost::Reset);
     one.hear(Input::ChannelDown { channel, why });

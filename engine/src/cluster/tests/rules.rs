@@ -2,13 +2,13 @@
 
 use cfw::dist_conf::load::SvrLoad;
 use cfw::dist_conf::message::{
-    ConfInfo, ConfState, Element, Op, ParticipantOp, Request, ReservedState, ReservedSvr,
-    ReservedSvrs, Response, SysOp, System, UserStatus, Users,
+    ConfInfo, Element, Op, ParticipantOp, Request, ReservedState, ReservedSvr, ReservedSvrs,
+    Response, SysOp, System, UserStatus,
 };
 
 use super::super::*;
 use super::net::{MAX, Phone, config, id, load, room, user};
-use super::one::{One, report};
+use super::one::{One, report, told};
 use crate::focus::liaison::{Closed, Order, Verdict};
 
 #[test]
@@ -102,17 +102,8 @@ fn a_gap_is_filled_by_a_snapshot() {
 fn a_snapshot_comes_in_parts_and_ends_ghosts() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
-    let told = |name: &str, users: std::ops::Range<usize>| Users {
-        conf_obj_id: name.to_owned(),
-        owner: Some(id("B")),
-        ver: 1,
-        epoch: 1,
-        state: ConfState::Active,
-        locked: false,
-        max_users: None,
-        subject: None,
-        full: false,
-        users: users
+    let users = |numbers: std::ops::Range<usize>| -> Vec<_> {
+        numbers
             .map(|it| {
                 user(
                     &format!("sip:{it}@phone"),
@@ -120,31 +111,30 @@ fn a_snapshot_comes_in_parts_and_ends_ghosts() {
                     Phone::default(),
                 )
             })
-            .collect(),
+            .collect()
     };
-    let info = |part, parts, full, users: Users| {
+    let info = |part, parts, full, users| {
         Element::ConfInfo(ConfInfo {
             full,
             part,
             parts,
-            conferences: vec![users],
-            ..ConfInfo::default()
+            ..told("B", users)
         })
     };
     let count = |one: &One| one.cluster.conference("r").map_or(0, |it| it.users.len());
-    one.request("B", 2, vec![info(1, 1, false, told("r", 0..5))]);
+    one.request("B", 2, vec![info(1, 1, false, users(0..5))]);
     assert_eq!(count(one), 5);
     // Nothing is half applied, and what changes meanwhile comes after.
-    one.request("B", 3, vec![info(1, 2, true, told("r", 3..6))]);
-    let mut gone = told("r", 3..4);
-    gone.users[0].status = UserStatus::Disconnected;
+    one.request("B", 3, vec![info(1, 2, true, users(3..6))]);
+    let mut gone = users(3..4);
+    gone[0].status = UserStatus::Disconnected;
     one.request("B", 4, vec![info(1, 1, false, gone)]);
     assert_eq!(count(one), 5);
-    one.request("B", 5, vec![info(2, 2, true, told("r", 6..7))]);
+    one.request("B", 5, vec![info(2, 2, true, users(6..7))]);
     assert_eq!(count(one), 3);
     // Nobody tells of users of others.
-    let mut foreign = told("r", 8..9);
-    foreign.users[0].svr_id = Some(id("C"));
+    let mut foreign = users(8..9);
+    foreign[0].svr_id = Some(id("C"));
     one.request("B", 6, vec![info(1, 1, false, foreign)]);
     assert_eq!(count(one), 3);
     // Ours is as big as it has to be, and each part waits until the one before is there.
@@ -200,23 +190,10 @@ fn who_was_told_of_before_a_server_died_is_known() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
     let part = |full, parts, name: &str| {
-        let users = Users {
-            conf_obj_id: "r".to_owned(),
-            owner: Some(id("B")),
-            ver: 1,
-            epoch: 1,
-            state: ConfState::Active,
-            locked: false,
-            max_users: None,
-            subject: None,
-            full: false,
-            users: vec![user(name, name, Phone::default())],
-        };
         Element::ConfInfo(ConfInfo {
             full,
             parts,
-            conferences: vec![users],
-            ..ConfInfo::default()
+            ..told("B", vec![user(name, name, Phone::default())])
         })
     };
     one.request("B", 2, vec![part(true, 2, "sip:a@phone")]);
@@ -292,22 +269,8 @@ fn operations_meet_the_conferences_version() {
 fn who_is_not_the_owner_passes_operations_on() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
-    let users = Users {
-        conf_obj_id: "r".to_owned(),
-        owner: Some(id("B")),
-        ver: 4,
-        epoch: 1,
-        state: ConfState::Active,
-        locked: false,
-        max_users: None,
-        subject: None,
-        full: false,
-        users: Vec::new(),
-    };
-    let info = ConfInfo {
-        conferences: vec![users],
-        ..ConfInfo::default()
-    };
+    let mut info = told("B", Vec::new());
+    info.conferences[0].ver = 4;
     one.request("B", 2, vec![Element::ConfInfo(info)]);
     one.take_requests("B");
     let (room, locked) = (room("r"), true);
@@ -442,24 +405,8 @@ fn who_has_yet_to_key_in_a_number_is_neither_moved_nor_taken_over() {
         let mut there = user("sip:two@phone", "0.2", phone);
         there.status = status;
         let reach = there.reach.clone();
-        let told = Users {
-            conf_obj_id: "r".to_owned(),
-            owner: Some(id("B")),
-            ver: seq,
-            epoch: 1,
-            state: ConfState::Active,
-            locked: false,
-            max_users: None,
-            subject: None,
-            full: false,
-            users: vec![there],
-        };
-        let info = ConfInfo {
-            part: 1,
-            parts: 1,
-            conferences: vec![told],
-            ..ConfInfo::default()
-        };
+        let mut info = told("B", vec![there]);
+        info.conferences[0].ver = seq;
         one.request("B", seq, vec![Element::ConfInfo(info)]);
         let op = ParticipantOp {
             op: Op::Create,

@@ -1,10 +1,10 @@
 //! Several servers at once.
 
-use cfw::dist_conf::message::{ConfInfo, ConfState, ConfUser, Element, Users};
+use cfw::dist_conf::message::{ConfInfo, ConfUser, Element};
 
 use super::super::*;
 use super::net::*;
-use super::one::One;
+use super::one::{One, told};
 use crate::focus::liaison::{Closed, Order};
 
 fn count_redirects(net: &Net, at: &str) -> usize {
@@ -463,7 +463,7 @@ fn who_is_there_still_is_not_called_back() {
     for seq in [1, 3] {
         let one = &mut One::new(config("M", &[]));
         one.meet("B", 100);
-        let users = told("B", 30);
+        let users = snapshot("B", 30);
         one.request("B", 2, vec![Element::ConfInfo(users.clone())]);
         let (channel, why) = (One::channel("B"), Lost::Reset);
         one.hear(Input::ChannelDown { channel, why });
@@ -488,7 +488,7 @@ fn who_finds_no_room_when_his_server_dies_is_called_once_there_is_some() {
     };
     let one = &mut One::new(reserved);
     one.meet("B", 100);
-    one.request("B", 2, vec![Element::ConfInfo(told("B", 3))]);
+    one.request("B", 2, vec![Element::ConfInfo(snapshot("B", 3))]);
     one.hear(Input::Load(LocalLoad {
         capped: true,
         ..load(600)
@@ -512,7 +512,7 @@ fn users_of_two_servers_may_have_one_name() {
     let one = &mut One::new(config("M", &[]));
     for name in ["B", "C"] {
         one.meet(name, 100);
-        one.request(name, 2, vec![Element::ConfInfo(told(name, 1))]);
+        one.request(name, 2, vec![Element::ConfInfo(snapshot(name, 1))]);
     }
     for name in ["B", "C"] {
         let (channel, why) = (One::channel(name), Lost::Reset);
@@ -539,7 +539,7 @@ fn users_of_two_servers_may_have_one_name() {
 fn of_two_phones_of_a_user_the_one_that_is_back_is_not_missed() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
-    let mut info = told("B", 2);
+    let mut info = snapshot("B", 2);
     for user in &mut info.conferences[0].users {
         user.entity = "sip:x@phone".to_owned();
     }
@@ -567,14 +567,14 @@ fn of_two_phones_of_a_user_the_one_that_is_back_is_not_missed() {
 fn what_is_known_changes_while_no_more_can_be_known() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
-    one.request("B", 2, vec![Element::ConfInfo(told("B", 1))]);
+    one.request("B", 2, vec![Element::ConfInfo(snapshot("B", 1))]);
     let rosters = &mut one.cluster.rosters;
     let conference = rosters.get("r").unwrap().clone();
     for number in 0..roster::CONFERENCES_MAX {
         let empty = roster::Conference::new(conference.object.clone(), one.now);
         rosters.conferences.insert(number.to_string(), empty);
     }
-    let mut info = told("B", 2);
+    let mut info = snapshot("B", 2);
     info.conferences[0].users[0].muted = true;
     one.request("B", 3, vec![Element::ConfInfo(info)]);
     let users = one.cluster.conference("r").unwrap().users;
@@ -586,7 +586,7 @@ fn what_is_known_changes_while_no_more_can_be_known() {
 fn the_highest_version_is_no_end() {
     let one = &mut One::new(config("M", &[]));
     one.meet("B", 100);
-    let mut info = told("B", 1);
+    let mut info = snapshot("B", 1);
     (info.conferences[0].ver, info.conferences[0].epoch) = (u64::MAX, u64::MAX);
     one.request("B", 2, vec![Element::ConfInfo(info)]);
     let (channel, why) = (One::channel("B"), Lost::Reset);
@@ -607,30 +607,15 @@ fn is_take_over(output: &Output) -> bool {
 }
 
 /// A snapshot of a server with so many users, who know Replaces, in one conference.
-fn told(name: &str, count: usize) -> ConfInfo {
+fn snapshot(name: &str, count: usize) -> ConfInfo {
     let phone = Phone {
         refer: false,
         replaces: true,
     };
     let number = |it| user(&format!("sip:{it}@phone"), &format!("{it}"), phone);
-    let users = Users {
-        conf_obj_id: "r".to_owned(),
-        owner: Some(id(name)),
-        ver: 1,
-        epoch: 1,
-        state: ConfState::Active,
-        locked: false,
-        max_users: None,
-        subject: None,
-        full: false,
-        users: (0..count).map(number).collect(),
-    };
     ConfInfo {
         full: true,
-        part: 1,
-        parts: 1,
-        conferences: vec![users],
-        ..ConfInfo::default()
+        ..told(name, (0..count).map(number).collect())
     }
 }
 
