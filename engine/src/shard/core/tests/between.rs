@@ -1,5 +1,7 @@
 //! Calls between the foci of several servers: trunks, and callers who are passed on.
 
+use std::fmt::Display;
+
 use cfw::dist_conf::message::UserStatus;
 
 use super::cluster::{TOO_MUCH, room};
@@ -28,6 +30,15 @@ fn pass_for_two(a: &mut Server, b: &mut Server) {
     }
 }
 
+/// A server is to join its part of conference staff with the part of another, which is there.
+fn open_trunk(peer: &str, address: impl Display) -> Order {
+    Order::OpenTrunk {
+        room: room("staff"),
+        peer: peer.parse().unwrap(),
+        target: format!("sip:staff@{address}"),
+    }
+}
+
 #[test]
 fn two_foci_share_the_sound_of_a_conference() {
     let mut a = Server::in_cluster(12, "A", &[]);
@@ -37,11 +48,7 @@ fn two_foci_share_the_sound_of_a_conference() {
     let to = phone_b.call(&mut b, "staff");
     let (shard, _) = a.reports_user(UserStatus::Connected);
     b.reports_user(UserStatus::Connected);
-    let open = Order::OpenTrunk {
-        room: room("staff"),
-        peer: "B".parse().unwrap(),
-        target: format!("sip:staff@{}", b.address),
-    };
+    let open = open_trunk("B", b.address);
     a.order(shard, open.clone());
     pass_for_two(&mut a, &mut b);
     a.reports_trunk(true);
@@ -84,11 +91,7 @@ fn the_name_of_a_server_is_looked_up() {
     let phone = Phone::new(&a);
     phone.call(&mut a, "staff");
     let (shard, _) = a.reports_user(UserStatus::Connected);
-    let open = |host: &str| Order::OpenTrunk {
-        room: room("staff"),
-        peer: "B".parse().unwrap(),
-        target: format!("sip:staff@{host}:{}", b.address.port()),
-    };
+    let open = |host: &str| open_trunk("B", format_args!("{host}:{}", b.address.port()));
     let (known, unknown) = (open("localhost"), open("no-such-host.invalid"));
     for (order, up) in [(unknown, false), (known, true)] {
         a.order(shard, order);
@@ -118,12 +121,7 @@ fn a_trunk_stays_while_others_are_in_the_room_on_another_core() {
     let first = phones[0].call(&mut a, "staff");
     let (shard, _) = a.reports_user(UserStatus::Connected);
     let second = phones[1].call(&mut a, "staff");
-    let open = Order::OpenTrunk {
-        room: room("staff"),
-        peer: "B".parse().unwrap(),
-        target: format!("sip:staff@{}", b.address),
-    };
-    a.order(shard, open);
+    a.order(shard, open_trunk("B", b.address));
     pass_for_two(&mut a, &mut b);
     a.reports_trunk(true);
     assert_eq!((a.calls(), b.calls()), (3, 1));
@@ -145,21 +143,16 @@ fn one_trunk_is_enough_though_both_sides_call() {
     let phone = Phone::new(&a);
     phone.call(&mut a, "staff");
     let (shard, _) = a.reports_user(UserStatus::Connected);
-    let open = |peer: &str, host: &str, port| Order::OpenTrunk {
-        room: room("staff"),
-        peer: peer.parse().unwrap(),
-        target: format!("sip:staff@{host}:{port}"),
-    };
     // While the name is looked up here, the other one calls.
     let (now, meters) = (a.now, Meters::new(&[0]));
-    let to_b = open("B", "b.example", b.address.port());
+    let to_b = open_trunk("B", format_args!("b.example:{}", b.address.port()));
     let core = &mut a.cores[usize::from(shard.0)];
     let wanted = core.with_focus(now, &meters.cores[0], |focus, means| {
         focus.obey(to_b, means);
         focus.lookups()
     });
     assert_eq!(wanted.len(), 1);
-    b.order(ShardIndex(0), open("A", "127.0.0.1", a.address.port()));
+    b.order(ShardIndex(0), open_trunk("A", a.address));
     pass_for_two(&mut a, &mut b);
     a.reports_trunk(true);
     assert_eq!((a.calls(), b.calls()), (2, 1));

@@ -104,7 +104,8 @@ pub(super) fn room(name: &str) -> RoomName {
     RoomName::from_user(name).unwrap()
 }
 
-fn somebody(server: &str, endpoint: &str, entity: &str) -> ConfUser {
+/// Who is in a conference at another server, and muted.
+pub(super) fn somebody(server: &str, endpoint: &str, entity: &str) -> ConfUser {
     ConfUser {
         entity: entity.to_owned(),
         svr_id: Some(server.parse().unwrap()),
@@ -117,6 +118,23 @@ fn somebody(server: &str, endpoint: &str, entity: &str) -> ConfUser {
         muted: true,
         joined: None,
         reach: None,
+    }
+}
+
+/// This user, who is in conference staff elsewhere, is to be called at his phone.
+pub(super) fn take_over(user: ConfUser, phone: &Phone, replaces: bool) -> Order {
+    let reach = Reach {
+        contact: phone.uri(),
+        call_id: "there".to_owned(),
+        local_tag: "server".to_owned(),
+        remote_tag: "phone".to_owned(),
+        refer: false,
+        replaces,
+    };
+    Order::TakeOver {
+        room: room("staff"),
+        user: Box::new(user),
+        reach,
     }
 }
 
@@ -409,20 +427,8 @@ fn a_phone_that_says_nothing_of_its_refer_stays() {
 fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
     let mut server = Server::in_cluster(9, "A", &[]);
     let phone = Phone::new(&server);
-    let reach = Reach {
-        contact: phone.uri(),
-        call_id: "there".to_owned(),
-        local_tag: "server".to_owned(),
-        remote_tag: "phone".to_owned(),
-        refer: false,
-        replaces: true,
-    };
-    let take_over = || Order::TakeOver {
-        room: room("staff"),
-        user: Box::new(somebody("B", "0.1.2", "sip:bob@example.test")),
-        reach: reach.clone(),
-    };
-    server.order(ShardIndex(0), take_over());
+    let bob = || somebody("B", "0.1.2", "sip:bob@example.test");
+    server.order(ShardIndex(0), take_over(bob(), &phone, true));
     let invite = server.expect(&phone, "INVITE", SOON);
     assert_eq!(
         header(&invite, "Replaces"),
@@ -434,7 +440,7 @@ fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
     server.reports_done(200);
     assert_eq!(server.calls(), 1);
 
-    server.order(ShardIndex(0), take_over());
+    server.order(ShardIndex(0), take_over(bob(), &phone, true));
     let invite = server.expect(&phone, "INVITE", SOON);
     phone.answer(&invite, 481);
     server.expect(&phone, "ACK", SOON);
@@ -442,11 +448,9 @@ fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
     assert_eq!(server.calls(), 1);
 
     // Who has not keyed in the number of the room there would be let in without it here.
-    let mut order = take_over();
-    if let Order::TakeOver { user, .. } = &mut order {
-        user.status = UserStatus::Pending;
-    }
-    server.order(ShardIndex(0), order);
+    let mut pending = bob();
+    pending.status = UserStatus::Pending;
+    server.order(ShardIndex(0), take_over(pending, &phone, true));
     server.reports_done(403);
     assert_eq!(server.calls(), 1);
 }
@@ -455,20 +459,8 @@ fn a_user_of_another_server_is_taken_over_as_whom_he_was() {
 fn who_is_taken_over_keeps_his_name_and_stays_muted() {
     let mut server = Server::in_cluster(10, "A", &[]);
     let phone = Phone::new(&server);
-    let reach = Reach {
-        contact: phone.uri(),
-        call_id: "there".to_owned(),
-        local_tag: "server".to_owned(),
-        remote_tag: "phone".to_owned(),
-        refer: false,
-        replaces: false,
-    };
-    let order = Order::TakeOver {
-        room: room("staff"),
-        user: Box::new(somebody("B", "0.1.2", "sip:bob@example.test")),
-        reach,
-    };
-    server.order(ShardIndex(1), order);
+    let bob = somebody("B", "0.1.2", "sip:bob@example.test");
+    server.order(ShardIndex(1), take_over(bob, &phone, false));
     let invite = server.expect(&phone, "INVITE", SOON);
     assert!(!invite.contains("\r\nRequire:"), "{invite}");
     phone.answer_with(&invite, 200, WITH_SDP, SDP);

@@ -1,8 +1,8 @@
 //! Whoever is let in counts, and whoever is not hears why, as does the cluster.
 
-use cfw::dist_conf::message::{ConfUser, Reach, UserStatus};
+use cfw::dist_conf::message::ConfUser;
 
-use super::cluster::room;
+use super::cluster::{room, somebody, take_over};
 use super::*;
 use crate::focus::liaison::{Closed, Order, Report};
 
@@ -11,42 +11,24 @@ fn calls_that_ring_count_until_they_are_over() {
     let mut server = Server::in_cluster(41, "A", &[]);
     let phone = Phone::new(&server);
     let user = ConfUser {
-        entity: phone.uri(),
-        svr_id: Some("B".parse().unwrap()),
-        endpoint: "0.1".to_owned(),
         display_name: None,
-        status: UserStatus::Connected,
         ssrc: None,
-        codec: None,
-        role: None,
         muted: false,
-        joined: None,
-        reach: None,
+        ..somebody("B", "0.1", &phone.uri())
     };
-    let take_over = || Order::TakeOver {
-        room: room("staff"),
-        user: Box::new(user.clone()),
-        reach: Reach {
-            contact: phone.uri(),
-            call_id: "there".to_owned(),
-            local_tag: "server".to_owned(),
-            remote_tag: "phone".to_owned(),
-            refer: false,
-            replaces: false,
-        },
-    };
+    let order = take_over(user, &phone, false);
     let measure = |server: &Server| {
         (0..60).for_each(|_| server.load.update(0, 0.0));
         server.load.expected()
     };
-    server.order(ShardIndex(0), take_over());
+    server.order(ShardIndex(0), order.clone());
     let invite = server.expect(&phone, "INVITE", SOON);
     assert_eq!(measure(&server), 100);
     phone.answer(&invite, 486);
     server.expect(&phone, "ACK", SOON);
     assert_eq!(measure(&server), 0);
     // Whoever answers is measured from then on.
-    server.order(ShardIndex(0), take_over());
+    server.order(ShardIndex(0), order);
     let invite = server.expect(&phone, "INVITE", SOON);
     assert_eq!(measure(&server), 100);
     phone.answer_with(&invite, 200, WITH_SDP, SDP);
