@@ -21,6 +21,21 @@ fn stage(now: Instant, ports: std::ops::RangeInclusive<u16>) -> Stage<PlainIo> {
     )
 }
 
+/// The stage's turn so many milliseconds after `start`.
+fn tick(stage: &mut Stage<PlainIo>, start: Instant, ms: u64, meters: &CoreMeters) {
+    let moment = Moment {
+        now: start + Duration::from_millis(ms),
+        ntp: 0,
+        pressed: false,
+    };
+    stage.tick(moment, &mut Ledger::new(start), meters);
+}
+
+/// The room panics in its next tick.
+fn make_panic(stage: &mut Stage<PlainIo>, key: RoomKey) {
+    stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
+}
+
 #[test]
 fn a_room_that_panics_is_closed_and_the_others_go_on() {
     let meters = Meters::new(&[0]);
@@ -34,14 +49,9 @@ fn a_room_that_panics_is_closed_and_the_others_go_on() {
     ];
     let good = stage.take_seat(now, "good", None).unwrap();
     let key = stage.by_name["bad"];
-    stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
+    make_panic(&mut stage, key);
 
-    let moment = Moment {
-        now: now + Duration::from_millis(20),
-        ntp: 0,
-        pressed: false,
-    };
-    stage.tick(moment, &mut Ledger::new(now), meters);
+    tick(&mut stage, now, 20, meters);
 
     assert_eq!(meters.room_panics.get(), 1);
     assert!(stage.room("bad").is_none() && stage.room("good").is_some());
@@ -129,12 +139,7 @@ fn a_trunk_takes_a_seat_and_is_no_participant() {
     assert_eq!(stage.taken("r"), Some(1));
     assert_eq!(stage.room("r").map(Room::len), Some(1));
     assert_eq!(opened_or_closed(&mut stage), 1);
-    let moment = Moment {
-        now: now + Duration::from_millis(40),
-        ntp: 0,
-        pressed: false,
-    };
-    stage.tick(moment, &mut Ledger::new(now), meters);
+    tick(&mut stage, now, 40, meters);
     // He goes, and with him the room; the trunk stays until it is ended.
     stage.leave(now, 0, seat, meters);
     assert!(stage.room("r").is_none() && stage.member(trunk).is_some());
@@ -154,13 +159,8 @@ fn a_stranded_seat_does_no_harm_to_the_room_that_follows() {
     let mut stage = stage(now, 12_200..=12_299);
     let stranded = stage.take_seat(now, "bad", None).unwrap();
     let key = stage.by_name["bad"];
-    stage.halls.all[key.0 as usize].room.panics_on_next_tick = true;
-    let moment = Moment {
-        now: now + Duration::from_millis(20),
-        ntp: 0,
-        pressed: false,
-    };
-    stage.tick(moment, &mut Ledger::new(now), meters);
+    make_panic(&mut stage, key);
+    tick(&mut stage, now, 20, meters);
     let seat = stage.take_seat(now, "next", None).unwrap();
     assert_eq!(stage.by_name["next"], key, "it has the place of the other");
     stage.leave(now, 0, stranded, meters);
