@@ -262,7 +262,10 @@ pub struct Pending(Arc<ServerLoad>);
 impl Pending {
     /// Its media begin, and the measurement comes to include it.
     pub fn begin(self) {
-        self.0.grant();
+        let load = self.0.clone();
+        // First, or it would count twice in the moment when the server is judged.
+        drop(self);
+        load.grant();
     }
 }
 
@@ -466,6 +469,15 @@ mod tests {
         load.set_cost(0.0);
         load.grant();
         assert_eq!(load.expected(), 1);
+    }
+
+    #[test]
+    fn who_begins_counts_once() {
+        let load = Arc::new(load(500));
+        (0..4).for_each(|_| load.take().begin());
+        assert_eq!((load.expected(), load.is_full()), (400, false));
+        load.take().begin();
+        assert_eq!((load.expected(), load.is_full()), (500, true));
     }
 
     #[test]
