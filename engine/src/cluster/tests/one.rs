@@ -220,3 +220,16 @@ pub(super) fn report(name: &str, current: u32) -> SvrLoad {
         hot: None,
     }
 }
+
+/// A snapshot of a server with so many users, who know Replaces, in one conference.
+pub(super) fn snapshot(name: &str, count: usize) -> ConfInfo {
+    let phone = Phone {
+        refer: false,
+        replaces: true,
+    };
+    let number = |it| user(&format!("sip:{it}@phone"), &format!("{it}"), phone);
+    ConfInfo {
+        full: true,
+        ..told(name, (0..count).map(number).collect())
+    }
+}
