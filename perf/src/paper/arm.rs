@@ -46,26 +46,8 @@ pub(super) struct Setting<'a> {
 /// A server or the callers could not be set up, or the run was interrupted. Every process that was
 /// started has ended by then.
 pub(super) fn run(setting: &Setting<'_>) -> Result<Arm, PaperError> {
-    let Setting {
-        options, series, ..
-    } = *setting;
-    let (servers, max_load) = match setting.variant {
-        Variant::Central => (1, 0),
-        Variant::Service => (series.servers(), series.max_load),
-    };
-    let terms = Terms {
-        binary: &options.plenum,
-        core: options.server_core,
-        hierarchy: setting.hierarchy,
-        quota: setting.quota,
-        max_load,
-        weight: series.weight,
-        reserve: options.reserve,
-        sets: &options.sets,
-    };
-    let fleet = Fleet::start(terms, servers).map_err(PaperError::Server)?;
-    setting.board.begin(setting, fleet.addresses());
-    let mut stage = Stage::new(setting, fleet)?;
+    let series = setting.series;
+    let mut stage = Stage::begin(setting)?;
     let mut arm = Arm {
         variant: setting.variant,
         round: setting.round,
@@ -79,6 +61,25 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Arm, PaperError> {
     }
     stage.leave()?;
     Ok(arm)
+}
+
+/// The part of a processor that one server takes with as many users as fill it, if it is not held to a part.
+///
+/// # Errors
+/// As those of [`run`].
+pub(super) fn weigh(setting: &Setting<'_>) -> Result<f64, PaperError> {
+    let mut stage = Stage::begin(setting)?;
+    let users = setting.series.steps[0];
+    stage.fill(users)?;
+    let row = stage.measure(users)?;
+    stage.leave()?;
+    match row.servers.first() {
+        Some(server) if row.up == users => Ok(server.cpu),
+        _ => Err(PaperError::Server(format!(
+            "one server cannot carry {users} users on this machine, {} came in",
+            row.up
+        ))),
+    }
 }
 
 /// Servers, callers and their media while an arm runs.
@@ -97,6 +98,30 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
+    /// Starts the servers.
+    fn begin(setting: &'a Setting<'a>) -> Result<Self, PaperError> {
+        let Setting {
+            options, series, ..
+        } = *setting;
+        let (servers, max_load) = match setting.variant {
+            Variant::Central => (1, 0),
+            Variant::Service => (series.servers(), series.max_load),
+        };
+        let terms = Terms {
+            binary: &options.plenum,
+            core: options.server_core,
+            hierarchy: setting.hierarchy,
+            quota: setting.quota,
+            max_load,
+            weight: series.weight,
+            reserve: options.reserve,
+            sets: &options.sets,
+        };
+        let fleet = Fleet::start(terms, servers).map_err(PaperError::Server)?;
+        setting.board.begin(setting, fleet.addresses());
+        Stage::new(setting, fleet)
+    }
+
     fn new(setting: &'a Setting<'a>, fleet: Fleet<'a>) -> Result<Self, PaperError> {
         let options = setting.options;
         let users = setting.series.users();

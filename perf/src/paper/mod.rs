@@ -63,19 +63,16 @@ pub(crate) struct Options {
     /// Callers that join in a second [default: 20, and 200 with --true-scale]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     dial_rate: Option<u32>,
-    /// Each server's part of a processor in the series 500, in percent: a full one uses seven to nine tenths
-    /// of it. With 5 its period were as long as a packet, and it would be stopped in step with them
-    #[arg(long, default_value_t = 5.5, value_parser = percent)]
-    quota: f64,
+    /// Each server's part of a processor, in percent [default: a quarter more than a server takes that is
+    /// full and not held to anything, measured before each series]
+    #[arg(long, value_parser = percent)]
+    quota: Option<f64>,
     /// No quotas: servers take from each other what they need
     #[arg(long)]
     no_quota: bool,
-    /// The same in the series 700, whose servers are meant to carry 40 % more
-    #[arg(long, default_value_t = 7.0, value_parser = percent)]
-    quota_700: f64,
     /// Milliseconds in which that time is given out anew; longer where it would be below the kernel's
     /// least of 1 ms
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     period_ms: u64,
     /// Callers in a conference; 0: all in one
     #[arg(long, default_value_t = 10)]
@@ -113,9 +110,6 @@ pub(crate) struct Options {
     /// With --true-scale: servers at most
     #[arg(long, default_value_t = 3)]
     servers: usize,
-    /// With --true-scale: each server's part of a processor, in percent
-    #[arg(long, default_value_t = 30.0, value_parser = percent)]
-    scale_quota: f64,
     /// Folder for figures and raw results
     #[arg(long, default_value = "target/paper")]
     out: PathBuf,
@@ -126,6 +120,12 @@ pub(crate) struct Options {
     #[arg(long = "set")]
     sets: Vec<String>,
 }
+
+/// What a server gets, of what it takes when it is full: room to breathe, and not to carry many more.
+const ROOM: f64 = 1.25;
+
+/// Of the servers' processor, what all of them together may have.
+const PROCESSOR: f64 = 0.95;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Arms {
@@ -167,6 +167,17 @@ impl Options {
         2 * 1_000 / self.ptime
     }
 
+    /// In periods that do not fall in step with packets: where stops and packets happen to meet would decide
+    /// the delays of a whole run.
+    fn quota_of(&self, share: f64) -> Quota {
+        let packet = Duration::from_millis(self.ptime.into());
+        let mut quota = Quota::new(share, Duration::from_millis(self.period_ms));
+        while quota.is_in_step_with(packet) {
+            quota = Quota::new(share, quota.period().mul_f64(1.05));
+        }
+        quota
+    }
+
     /// About, from what a step takes and what an arm does to begin and end.
     fn lasts(&self, plan: &[Series]) -> Duration {
         let arm = |series: &Series| {
@@ -180,18 +191,12 @@ impl Options {
 
     fn plan(&self) -> Result<Vec<Series>, PaperError> {
         if self.true_scale {
-            let share = self.scale_quota / 1e2;
             let (users, servers) = (self.users_per_server.max(1), self.servers.max(1));
-            let series = Series::at_scale(users, servers, share, self.packets_per_s());
+            let series = Series::at_scale(users, servers, self.packets_per_s());
             return Ok(vec![series]);
         }
         let series = |&max_load: &u32| {
-            let share = if max_load == 700 {
-                self.quota_700
-            } else {
-                self.quota
-            };
-            Series::of_paper(max_load, share / 1e2).ok_or_else(|| {
+            Series::of_paper(max_load).ok_or_else(|| {
                 PaperError::Options(format!("the paper has no max-load {max_load}: 500, 700"))
             })
         };
@@ -261,7 +266,29 @@ pub(crate) fn run(options: &Options) -> Result<Report, PaperError> {
     board.say(format!("takes about {minutes:.0} minutes"));
     let mut outcomes = Vec::new();
     for series in plan {
-        let quota = Quota::new(series.share, Duration::from_millis(options.period_ms));
+        let setting = |hierarchy, quota, (round, variant)| arm::Setting {
+            options,
+            series: &series,
+            variant,
+            round,
+            hierarchy,
+            quota,
+            board: &board,
+            stop: &stop,
+        };
+        let share = match (options.quota, &hierarchy) {
+            (Some(percent), _) => percent / 1e2,
+            (None, Err(_)) => 1.0,
+            (None, Ok(_)) => {
+                board.say("what a full server takes is measured".to_owned());
+                let free = options.quota_of(1.0);
+                let taken = arm::weigh(&setting(None, free, (0, Variant::Central)))?;
+                let share = (taken * ROOM).min(PROCESSOR / series.servers() as f64);
+                board.say(format!("it takes {:.1} % of a processor", taken * 1e2));
+                share
+            }
+        };
+        let quota = options.quota_of(share);
         board.say(format!(
             "max-load {}: a server has {quota}",
             series.max_load
@@ -271,16 +298,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, PaperError> {
         let turns = (1..=options.rounds)
             .flat_map(|round| options.arms.variants().iter().map(move |arm| (round, *arm)));
         for (round, variant) in turns {
-            let setting = arm::Setting {
-                options,
-                series: &series,
-                variant,
-                round,
-                hierarchy: hierarchy.as_ref().ok(),
-                quota,
-                board: &board,
-                stop: &stop,
-            };
+            let setting = setting(hierarchy.as_ref().ok(), quota, (round, variant));
             arms.push(arm::run(&setting)?);
         }
         outcomes.push(Outcome {

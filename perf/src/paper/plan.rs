@@ -11,8 +11,6 @@ pub(crate) struct Series {
     pub(crate) published: Vec<Published>,
     /// What every server's SIP messages and packets are multiplied with before they are added up.
     pub(crate) weight: f64,
-    /// Every server's part of a processor.
-    pub(crate) share: f64,
 }
 
 /// By how much the service's delays are below the central server's, in percent, as published.
@@ -32,7 +30,7 @@ const STEPS: usize = 5;
 
 impl Series {
     /// The paper's setting with this max-load: 500 (figures 5 and 6) or 700 (figure 7).
-    pub(crate) fn of_paper(max_load: u32, share: f64) -> Option<Self> {
+    pub(crate) fn of_paper(max_load: u32) -> Option<Self> {
         let published = match max_load {
             500 => [
                 (100, Some(17.4), 25.8),
@@ -52,18 +50,16 @@ impl Series {
             steps: steps((max_load / 10) as usize, STEPS),
             published: published.to_vec(),
             weight: PAPER_WEIGHT,
-            share,
         })
     }
 
     /// The same at this engine's scale: so many users fill a server, counted by the literal sum.
-    pub(crate) fn at_scale(users: usize, servers: usize, share: f64, packets_per_s: u32) -> Self {
+    pub(crate) fn at_scale(users: usize, servers: usize, packets_per_s: u32) -> Self {
         Self {
             max_load: (users as u32).saturating_mul(packets_per_s),
             steps: steps(users, servers),
             published: Vec::new(),
             weight: 1.0,
-            share,
         }
     }
 
@@ -94,23 +90,23 @@ mod tests {
 
     #[test]
     fn the_settings_are_those_of_the_paper() {
-        let five = Series::of_paper(500, 0.1).unwrap();
+        let five = Series::of_paper(500).unwrap();
         assert_eq!(five.steps, [50, 100, 150, 200, 250]);
         assert_eq!(five.published_at(150).unwrap().sip, Some(28.6));
         assert!(five.published_at(200).is_none());
-        let seven = Series::of_paper(700, 0.1).unwrap();
+        let seven = Series::of_paper(700).unwrap();
         assert_eq!(seven.steps, [70, 140, 210, 280, 350]);
         assert_eq!(seven.published_at(350).unwrap().media, Some(50.5));
-        assert!(Series::of_paper(600, 0.1).is_none());
+        assert!(Series::of_paper(600).is_none());
     }
 
     #[test]
     fn a_user_counts_ten_in_the_papers_series_and_every_packet_one_at_scale() {
         let packets = 100;
-        let paper = Series::of_paper(500, 0.1).unwrap();
+        let paper = Series::of_paper(500).unwrap();
         let user = f64::from(packets) * paper.weight;
         assert_eq!(f64::from(paper.max_load) / user, paper.steps[0] as f64);
-        let ours = Series::at_scale(1_500, 3, 0.3, packets);
+        let ours = Series::at_scale(1_500, 3, packets);
         assert_eq!(ours.steps, [1_500, 3_000, 4_500]);
         assert_eq!(
             (ours.max_load, ours.servers(), ours.users()),

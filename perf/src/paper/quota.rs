@@ -36,6 +36,17 @@ impl Quota {
         }
     }
 
+    pub(crate) fn period(self) -> Duration {
+        Duration::from_micros(self.period_us)
+    }
+
+    /// Whether one is nearly a multiple of the other.
+    pub(crate) fn is_in_step_with(self, packet: Duration) -> bool {
+        let ratio = self.period().div_duration_f64(packet);
+        let ratio = ratio.max(ratio.recip());
+        (ratio - ratio.round()).abs() < 0.04
+    }
+
     pub(crate) fn share(self) -> f64 {
         self.quota_us as f64 / self.period_us as f64
     }

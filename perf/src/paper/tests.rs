@@ -73,11 +73,16 @@ fn the_whole_run_is_a_matter_of_minutes() {
 
 #[test]
 fn a_server_is_not_stopped_in_step_with_packets() {
-    let options = options("");
-    for series in options.plan().unwrap() {
-        let quota = Quota::new(series.share, Duration::from_millis(options.period_ms));
+    for line in ["", "--ptime 10", "--ptime 30", "--period-ms 20"] {
+        let options = options(line);
         let packet = f64::from(options.ptime);
-        let periods = packet / (quota.period_us as f64 / 1e3);
-        assert!((periods - periods.round()).abs() > 0.05, "{quota}");
+        for thousandths in 4..=1_000 {
+            let share = f64::from(thousandths) / 1e3;
+            let quota = options.quota_of(share);
+            let periods = packet / (quota.period_us as f64 / 1e3);
+            let ratio = periods.max(periods.recip());
+            assert!((ratio - ratio.round()).abs() > 0.03, "{line} {quota}");
+            assert!((quota.share() / share - 1.0).abs() < 0.01, "{line} {quota}");
+        }
     }
 }

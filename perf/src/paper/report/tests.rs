@@ -48,7 +48,7 @@ pub(crate) fn row(users: usize, sip_ms: f64, media_ms: f64) -> Row {
 
 /// Both arms of the series 500, the service twice as fast from the second step on.
 pub(crate) fn outcome() -> Outcome {
-    let series = Series::of_paper(500, 0.1).unwrap();
+    let series = Series::of_paper(500).unwrap();
     let arm = |variant, factor: f64| {
         let rows = series.steps.iter().enumerate().map(|(step, &users)| {
             let slower = 1.0 + step as f64 * factor;
