@@ -553,8 +553,10 @@ impl Agent {
         let mut datagram = [0; 65_536];
         match self.socket.recv_from(&mut datagram) {
             Ok((len, from)) => {
-                let text = str::from_utf8(&datagram[..len]).expect("a text");
-                self.take(Message::parse(text, Way::Udp(from)));
+                // What is no text are media for whoever had this port before.
+                if let Ok(text) = str::from_utf8(&datagram[..len]) {
+                    self.take(Message::parse(text, Way::Udp(from)));
+                }
             }
             Err(error) => assert!(is_nothing(&error), "{error}"),
         }
